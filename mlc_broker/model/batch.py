@@ -53,7 +53,7 @@ class Batch:
     from the start.
     """
 
-    __slots__ = ("_left", "events", "event_ids", "origin", "receipts")
+    __slots__ = ("_left", "event_ids", "events", "origin", "originals", "receipts")
 
     def __init__(
         self,
@@ -67,6 +67,7 @@ class Batch:
         self.event_ids: Sequence[str | None] = event_ids or [
             e.event_id if isinstance(e, Event) else None for e in events
         ]
+        self.originals: dict[int, bytes] = {}  # what was rejected at the gate, as it came
         self._left = len(events)
         for position, event in enumerate(events):
             if isinstance(event, Event):

@@ -26,6 +26,7 @@ class Facts(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What the broker itself knows. A client cannot set these: admission overwrites them."""
 
     received_at: datetime | None = None
+    sent_at: datetime | None = None  # by the sender's clock, as the submission says
     client_timestamp: datetime | None = None  # the sender's own, when its clock was corrected
     sample_rate: float = 1.0
     role: str | None = None  # of the user, by the roster

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
-from mlc_broker.model.batch import Batch
+from mlc_broker.model.batch import Batch, Receipt
 from mlc_broker.model.event import Event
 from mlc_broker.model.person import Organization, User
 
@@ -21,8 +21,8 @@ class Keep(Protocol):
 class Quarantine(Protocol):
     """Where rejected events go for a week, and those that broke a processor, sealed."""
 
-    async def set_aside(self, event: Event, *, outcome: str, reason: str, detail: str) -> bool:
-        """Keep the event for diagnosis or replay; False when it cannot be kept now."""
+    async def keep(self, batch: Batch, refused: Sequence[tuple[Event, Receipt]]) -> bool:
+        """Keep these, and the batch's `originals`; False when they cannot be kept now."""
 
 
 class Roster(Protocol):
@@ -39,8 +39,8 @@ class Roster(Protocol):
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the ids of the user's classes at that time, and of those who teach them; sorted."""
 
-    def consent(self, organization_id: str, user_id: str, category: str) -> bool | None:
-        """Return the person's word on collecting this category; None: never asked."""
+    def collects(self, organization_id: str, user_id: str, category: str) -> bool:
+        """Say whether events of this category may be collected about this person."""
 
 
 class Watcher(Protocol):

@@ -52,6 +52,7 @@ class Processor:
     name: ClassVar[str]
     stage: ClassVar[Stage] = Stage.EXTEND
     Settings: ClassVar[type[Struct]] = NoSettings
+    pure: ClassVar[bool] = False  # never waits: called straight on, without a lock or a timer
 
     def __init__(self, settings: Any, tools: Tools) -> None:
         self.settings = settings

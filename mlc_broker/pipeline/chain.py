@@ -1,0 +1,141 @@
+"""The hall: every batch, from whichever door, walks the same chain and gets its receipts here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import trio
+
+from mlc_broker.model.batch import Batch, Outcome, Receipt
+from mlc_broker.pipeline.actor import Actor
+from mlc_broker.pipeline.ports import Keep, Quarantine
+from mlc_broker.pipeline.work import Work
+
+STOPPING = Receipt(Outcome.RETRY, "stopping", "the daemon is stopping")
+BUSY = Receipt(Outcome.RETRY, "busy", "the pipeline did not get to this in time")
+NOT_KEPT = Receipt(Outcome.RETRY, "quarantine", "the quarantine cannot be written now")
+
+
+class Pipeline:
+    """The actors in their order, then the store.
+
+    A batch walks in its sender's own task: actors that never wait are simply called one after the
+    other, one that waits takes its lock, so one batch at a time is in its hands, in order of
+    arrival. Both kinds of waiting are bounded: `waiting_batches_max` senders, each for at most
+    `answer_seconds_max`; beyond that the answer is `retry`.
+    """
+
+    def __init__(
+        self,
+        actors: Sequence[Actor],
+        *,
+        keep: Keep,
+        quarantine: Quarantine,
+        answer_seconds_max: float = 10.0,
+        waiting_batches_max: int = 1000,
+    ) -> None:
+        self.receipts: Counter[tuple[Outcome, str]] = Counter()
+        self.received = 0
+        self._hall = Hall(actors)
+        self._keep, self._quarantine = keep, quarantine
+        self._answer_seconds_max = answer_seconds_max
+        self._waiting_batches_max = waiting_batches_max
+        self._waiting = 0
+        self._closing = False
+        self._empty = trio.Event()
+
+    @property
+    def actors(self) -> Sequence[Actor]:
+        """The actors now in force, in order."""
+        return self._hall.actors
+
+    @property
+    def waiting(self) -> int:
+        """How many batches are inside now."""
+        return self._waiting
+
+    async def submit(self, batch: Batch) -> list[Receipt]:
+        """Return one receipt an event, after everything that is `stored` was committed."""
+        self.received += len(batch)
+        if self._closing or self._waiting >= self._waiting_batches_max:
+            batch.settle_all(STOPPING if self._closing else BUSY)
+            return self._answer(batch)
+        self._waiting += 1
+        try:
+            await self._walk(batch)
+            await self._keep.append(batch)
+        finally:
+            self._waiting -= 1
+            if self._closing and not self._waiting:
+                self._empty.set()
+        return self._answer(batch)
+
+    async def swap(self, actors: Sequence[Actor]) -> None:
+        """Put new actors in force between batches; the old ones close when they are empty."""
+        for actor in actors:
+            await actor.open()
+        old, self._hall = self._hall, Hall(actors)
+        await old.aclose()
+
+    async def open(self) -> None:
+        """Open the actors, in order."""
+        for actor in self._hall.actors:
+            await actor.open()
+
+    async def aclose(self) -> None:
+        """Take no more; wait for what is inside; close the actors."""
+        self._closing = True
+        if self._waiting:
+            await self._empty.wait()
+        await self._hall.aclose()
+
+    async def _walk(self, batch: Batch) -> None:
+        work = Work(batch)
+        with trio.move_on_after(self._answer_seconds_max) as patience:
+            await self._hall.walk(work)
+        if patience.cancelled_caught:
+            work.tidy()
+            batch.settle_all(BUSY, work.live)
+        if work.quarantined or work.rejected or batch.originals:
+            await self._set_aside(work)
+
+    async def _set_aside(self, work: Work) -> None:
+        """Hand what was refused to the quarantine: what broke a processor must be kept."""
+        quarantined = [(event, receipt) for _, event, receipt in work.quarantined]
+        kept = await self._quarantine.keep(work.batch, work.rejected + quarantined)
+        for position, _, receipt in work.quarantined:
+            work.batch.settle(position, receipt if kept else NOT_KEPT)
+
+    def _answer(self, batch: Batch) -> list[Receipt]:
+        receipts = batch.answer()
+        self.receipts.update((receipt.outcome, receipt.reason) for receipt in receipts)
+        return receipts
+
+
+class Hall:
+    """The actors of one configuration, and how many batches are among them."""
+
+    def __init__(self, actors: Sequence[Actor]) -> None:
+        self.actors = tuple(actors)
+        self._inside = 0
+        self._left = trio.Event()
+
+    async def walk(self, work: Work) -> None:
+        """Lead the work past every actor."""
+        self._inside += 1
+        try:
+            for actor in self.actors:
+                await actor.run(work)
+        finally:
+            self._inside -= 1
+            if not self._inside:
+                self._left.set()
+
+    async def aclose(self) -> None:
+        """Wait until nobody is among them, then close the actors in order."""
+        if self._inside:
+            self._left = trio.Event()
+            await self._left.wait()
+        for actor in self.actors:
+            await actor.close()
