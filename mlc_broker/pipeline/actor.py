@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import trio
 
@@ -14,19 +14,10 @@ from mlc_broker.model.event import Event
 from mlc_broker.model.verdict import Drop, Reject, Verdict
 from mlc_broker.pipeline.processor import Processor, Stage
 from mlc_broker.pipeline.work import Work
+from mlc_broker.runtime.supervisor import Backoff
 
 FAILURES_IN_A_ROW_MAX = 5
 _RANK = {"standard": 0, "sensitive": 1, "pii": 2}
-
-
-class Backoff(Protocol):
-    """How long to wait before the next try."""
-
-    def next_seconds(self) -> float:
-        """Return the next delay, longer each time."""
-
-    def reset(self) -> None:
-        """Forget the failures."""
 
 
 @dataclass(slots=True)
@@ -61,11 +52,13 @@ class Actor:
         self._processor = make()
         self._in_a_row = 0
         self._open_again_at = 0.0
+        self._opened_at = 0.0
         self._lock = trio.Lock()  # one batch at a time, in order of arrival
 
     async def open(self) -> None:
         """Open the processor; an error here is the operator's to see at start and on reload."""
         await self._processor.open()
+        self._opened_at = trio.current_time()
 
     async def close(self) -> None:
         """Close the processor; what it raises is noted, not passed on."""
@@ -141,7 +134,7 @@ class Actor:
     async def _break(self, what: str) -> None:
         """Five in a row: not the events are broken but the processor."""
         self.health.state, self.health.detail = "broken", what
-        self._open_again_at = trio.current_time() + self._backoff.next_seconds()
+        self._try_later(trio.current_time() - self._opened_at)
         await self.close()
 
     async def _ready_again(self, work: Work, begin: int = 0) -> bool:
@@ -164,12 +157,16 @@ class Actor:
                 await self._processor.open()
         except Exception as error:  # guard: a processor's step
             self.health.detail = describe(error)
-            self._open_again_at = trio.current_time() + self._backoff.next_seconds()
+            self._try_later(0.0)
             return False
+        self._opened_at = trio.current_time()
         self._in_a_row = 0
         self.health.state, self.health.detail = "ready", ""
         self.health.restarts += 1
         return True
+
+    def _try_later(self, ran_seconds: float) -> None:
+        self._open_again_at = trio.current_time() + self._backoff.next_seconds(ran_seconds)
 
     def _pass_by(self, work: Work, begin: int) -> bool:
         self.health.skipped += len(work.live) - begin

@@ -1,0 +1,304 @@
+"""What was rejected (for a week), what broke a processor, what no sink would take: sealed.
+
+It may hold what `protect` has not seen, so every event is encrypted (AES-GCM, a key file beside the
+configuration) before it is written; in the clear stand only when, why, and by which build.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import trio
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from msgspec import Raw, Struct
+from sqlite_utils import Database, Migrations
+from sqlite_utils.utils import sqlite3
+
+from mlc_broker.model.batch import Batch, Outcome, Receipt
+from mlc_broker.model.errors import StoreError
+from mlc_broker.model.event import Event
+from mlc_broker.runtime.clock import Clock
+
+InThread = Callable[..., Any]
+
+REJECTED_DAYS = 7
+QUARANTINED_DAYS = 30
+
+migrations = Migrations("quarantine")
+
+
+@migrations()
+def create(db: Database) -> None:
+    """Make the one table: what is grouped stands in the clear, what was sent is sealed."""
+    db["kept"].create(
+        {
+            "id": int,
+            "at": int,  # ms since 1970
+            "outcome": str,
+            "reason": str,  # a rejection's reason, a processor's or a sink's name
+            "event_type": str,
+            "cause": str,  # reason and kind of error: never a value that somebody sent
+            "build": str,
+            "bytes": int,
+            "sealed": bytes,
+        },
+        pk="id",
+    )
+    db["kept"].create_index(["outcome", "at"])
+
+
+class Kept(Struct, frozen=True, kw_only=True):
+    """One event in quarantine, unsealed."""
+
+    id: int
+    at: datetime
+    outcome: Outcome
+    reason: str
+    detail: str
+    build: str
+    organization_id: str | None = None
+    event: Event | None = None  # None: it was refused before it was an event
+    original: str | None = None  # what came instead, as text
+
+
+class Cause(Struct, frozen=True, kw_only=True):
+    """What has one cause: how much, since when, under which builds."""
+
+    outcome: Outcome
+    reason: str
+    event_type: str
+    cause: str
+    count: int
+    bytes: int
+    first_at: datetime
+    last_at: datetime
+    builds: list[str]
+
+
+class _Sealed(Struct, omit_defaults=True):
+    detail: str = ""
+    organization_id: str | None = None
+    event: Event | None = None
+    original: str | None = None
+
+
+class QuarantineFile:
+    """The file `quarantine.db`: bounded, sealed, one writing connection. Sync, thread-side."""
+
+    def __init__(self, path: Path, key: bytes, *, build: str, bytes_max: int) -> None:
+        self._db = Database(sqlite3.connect(str(path), check_same_thread=False))
+        self._db.conn.execute("PRAGMA journal_mode=WAL")
+        self._db.conn.execute("PRAGMA synchronous=FULL")
+        self._db.conn.execute("PRAGMA secure_delete=ON")
+        migrations.apply(self._db)
+        self._aead = AESGCM(key)
+        self._build, self._bytes_max = build, bytes_max
+        found = self._db.execute("SELECT coalesce(sum(bytes), 0) FROM kept").fetchone()
+        self.bytes: int = found[0]
+
+    def add(self, rows: Sequence[tuple[datetime, Receipt, str, _Sealed]]) -> None:
+        """Seal and commit; the oldest go when `bytes_max` is passed."""
+        with self._db.atomic():
+            for at, receipt, event_type, content in rows:
+                sealed = self._seal(content)
+                self.bytes += len(sealed)
+                self._db.execute(
+                    "INSERT INTO kept(at, outcome, reason, event_type, cause, build, bytes, sealed)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        _ms(at),
+                        receipt.outcome.value,
+                        receipt.reason,
+                        event_type,
+                        _cause(receipt),
+                        self._build,
+                        len(sealed),
+                        sealed,
+                    ),
+                )
+            while self.bytes > self._bytes_max:
+                self._forget_oldest()
+
+    def causes(self) -> list[Cause]:
+        """Return what is kept, grouped by cause, the most frequent first."""
+        rows = self._db.execute(
+            "SELECT outcome, reason, event_type, cause, count(*), sum(bytes), min(at), max(at),"
+            " group_concat(DISTINCT build) FROM kept"
+            " GROUP BY outcome, reason, event_type, cause ORDER BY count(*) DESC, min(at) LIMIT 1000"
+        ).fetchall()
+        return [
+            Cause(
+                outcome=Outcome(row[0]),
+                reason=row[1],
+                event_type=row[2],
+                cause=row[3],
+                count=row[4],
+                bytes=row[5],
+                first_at=_moment(row[6]),
+                last_at=_moment(row[7]),
+                builds=sorted(row[8].split(",")),
+            )
+            for row in rows
+        ]
+
+    def read(
+        self, *, outcome: Outcome | None = None, reason: str | None = None, limit: int = 1000
+    ) -> Iterator[Kept]:
+        """Yield what is kept, oldest first, unsealed."""
+        rows = self._db.execute(
+            "SELECT id, at, outcome, reason, build, sealed FROM kept"
+            " WHERE (?1 IS NULL OR outcome = ?1) AND (?2 IS NULL OR reason = ?2)"
+            " ORDER BY id LIMIT ?3",
+            (outcome.value if outcome else None, reason, limit),
+        ).fetchall()
+        for row in rows:
+            content = self._unseal(row[5])
+            yield Kept(
+                id=row[0],
+                at=_moment(row[1]),
+                outcome=Outcome(row[2]),
+                reason=row[3],
+                build=row[4],
+                detail=content.detail,
+                organization_id=content.organization_id,
+                event=content.event,
+                original=content.original,
+            )
+
+    def remove(self, ids: Sequence[int]) -> None:
+        """Forget these: they were stored after all, or must be forgotten."""
+        with self._db.atomic():
+            for at in range(0, len(ids), 500):
+                part = ids[at : at + 500]
+                marks = ",".join("?" * len(part))
+                self._db.execute(f"DELETE FROM kept WHERE id IN ({marks})", part)
+        self._recount()
+        self._db.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def purge(self, now: datetime) -> int:
+        """Forget what is older than its time; return how many."""
+        with self._db.atomic():
+            gone = 0
+            for outcome, days in ((Outcome.REJECTED, REJECTED_DAYS), (None, QUARANTINED_DAYS)):
+                before = _ms(now - timedelta(days=days))
+                gone += self._db.execute(
+                    "DELETE FROM kept WHERE at < ?1 AND (?2 IS NULL OR outcome = ?2)",
+                    (before, outcome.value if outcome else None),
+                ).rowcount
+        self._recount()
+        return gone
+
+    def close(self) -> None:
+        """Let the file go."""
+        self._db.close()
+
+    def _forget_oldest(self) -> None:
+        """Room is made by what was rejected first, then by what broke a processor."""
+        row = self._db.execute(
+            "SELECT id, bytes FROM kept ORDER BY outcome <> 'rejected', id LIMIT 1"
+        ).fetchone()
+        if row is None:
+            self.bytes = 0
+            return
+        self._db.execute("DELETE FROM kept WHERE id = ?", (row[0],))
+        self.bytes -= row[1]
+
+    def _recount(self) -> None:
+        self.bytes = self._db.execute("SELECT coalesce(sum(bytes), 0) FROM kept").fetchone()[0]
+
+    def _seal(self, content: _Sealed) -> bytes:
+        nonce = os.urandom(12)
+        return nonce + self._aead.encrypt(nonce, msgspec.json.encode(content), None)
+
+    def _unseal(self, sealed: bytes) -> _Sealed:
+        try:
+            clear = self._aead.decrypt(sealed[:12], sealed[12:], None)
+        except InvalidTag as error:
+            msg = "the quarantine was sealed under another key"
+            raise StoreError(msg, hint="put the former quarantine.key back") from error
+        return msgspec.json.decode(clear, type=_Sealed)
+
+
+class Quarantine:
+    """The quarantine as the pipeline sees it: what broke a processor is kept before the answer."""
+
+    def __init__(
+        self,
+        file: QuarantineFile,
+        *,
+        clock: Clock,
+        in_thread: InThread = trio.to_thread.run_sync,
+        waiting_max: int = 10_000,
+    ) -> None:
+        self.file = file
+        self.unkept = 0  # rejected events that were too many to keep
+        self._clock, self._in_thread = clock, in_thread
+        self._waiting_max = waiting_max
+        self._waiting: list[tuple[datetime, Receipt, str, _Sealed]] = []
+        self._lock = trio.Lock()
+
+    async def keep(self, batch: Batch, refused: Sequence[tuple[Event, Receipt]]) -> bool:
+        """Keep these and the batch's `originals`: rejected ones soon, quarantined ones now."""
+        now = self._clock.now()
+        rows = [
+            (now, receipt, event.event_type[:64], _content(event, receipt))
+            for event, receipt in refused
+        ]
+        organization_id = batch.origin.principal.organization_id
+        for position, original in batch.originals.items():
+            receipt = batch.receipts[position] or Receipt(Outcome.REJECTED)
+            text = original.decode(errors="replace")
+            content = _Sealed(receipt.detail, organization_id, None, text)
+            rows.append((now, receipt, "", content))
+        room = max(0, self._waiting_max - len(self._waiting))
+        self.unkept += max(0, len(rows) - room)
+        urgent = any(receipt.outcome is not Outcome.REJECTED for _, receipt, _, _ in rows)
+        if urgent:
+            return await self._write(rows)
+        self._waiting += rows[:room]
+        return True
+
+    async def flush(self) -> bool:
+        """Write what waits; called every second and at the end."""
+        rows, self._waiting = self._waiting, []
+        return not rows or await self._write(rows)
+
+    async def _write(self, rows: list[tuple[datetime, Receipt, str, _Sealed]]) -> bool:
+        async with self._lock:
+            try:
+                await self._in_thread(self.file.add, rows)
+            except sqlite3.Error:  # disk full, I/O: the sender keeps what broke a processor
+                self.unkept += len(rows)
+                return False
+        return True
+
+
+def _content(event: Event, receipt: Receipt) -> _Sealed:
+    owned = msgspec.structs.replace(  # a Raw part must not hold the whole message in memory
+        event,
+        properties_json=Raw(bytes(event.properties_json)),
+        context_json=Raw(bytes(event.context_json)),
+        device_json=Raw(bytes(event.device_json)),
+    )
+    return _Sealed(receipt.detail, event.organization_id, owned)
+
+
+def _cause(receipt: Receipt) -> str:
+    """Return what groups: the kind of an error, never the text that may quote a value."""
+    if receipt.outcome is Outcome.REJECTED:
+        return receipt.reason
+    return receipt.detail.split(":", 1)[0][:100]
+
+
+def _ms(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)
+
+
+def _moment(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms / 1000, UTC)

@@ -1,0 +1,141 @@
+"""What became of the events that were not stored: kept a week, by the hash of their id.
+
+Reasons are plugin words or the protocol's: few, and never what somebody sent. One row a flush:
+packed 16-byte hashes and two-byte codes, so that a flood of sampled events costs little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import trio
+from msgspec import Struct
+from sqlite_utils import Database, Migrations
+from sqlite_utils.utils import sqlite3
+
+from mlc_broker.model.batch import Batch, Outcome, Receipt
+from mlc_broker.runtime.clock import Clock
+
+KEPT_DAYS = 7
+
+migrations = Migrations("receipts")
+
+
+@migrations()
+def create(db: Database) -> None:
+    """Make the one table."""
+    db["told"].create(
+        {"id": int, "at": int, "words": str, "hashes": bytes, "codes": bytes}, pk="id"
+    )
+
+
+class Told(Struct, frozen=True, kw_only=True):
+    """What was answered about an event, and when."""
+
+    outcome: Outcome
+    reason: str
+    at: datetime
+
+
+class ReceiptBook:
+    """Receipts other than `stored` and `duplicate`, findable for a week.
+
+    `note` costs the pipeline a list entry an event; `flush` writes, once a second. Beyond
+    `waiting_max` unwritten receipts, further ones are not noted (and counted in `unnoted`).
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        clock: Clock,
+        hash_id: Callable[[str | None, str], bytes],
+        in_thread: Callable[..., Any] = trio.to_thread.run_sync,
+        waiting_max: int = 200_000,
+    ) -> None:
+        self._db = Database(sqlite3.connect(str(path), check_same_thread=False))
+        self._db.conn.execute("PRAGMA journal_mode=WAL")
+        self._db.conn.execute("PRAGMA synchronous=NORMAL")  # a hint for people, not a promise
+        migrations.apply(self._db)
+        self._clock, self._hash_id, self._in_thread = clock, hash_id, in_thread
+        self._waiting: dict[bytes, tuple[Outcome, str]] = {}
+        self._flushing: dict[bytes, tuple[Outcome, str]] = {}
+        self._waiting_max = waiting_max
+        self.unnoted = 0
+
+    def note(self, batch: Batch, receipts: Sequence[Receipt]) -> None:
+        """Remember what was answered."""
+        default = batch.origin.principal.organization_id
+        for position, receipt in enumerate(receipts):
+            if receipt.outcome in (Outcome.STORED, Outcome.DUPLICATE, Outcome.RETRY):
+                continue
+            event_id = batch.event_ids[position]
+            if event_id is None:
+                continue
+            if len(self._waiting) >= self._waiting_max:
+                self.unnoted += 1
+                continue
+            event = batch.events[position]
+            organization = event.organization_id if event is not None else default
+            told = (receipt.outcome, receipt.reason)
+            self._waiting[self._hash_id(organization or default, event_id)] = told
+
+    async def find(self, organization_id: str | None, event_id: str) -> Told | None:
+        """Return the last word on this event, where it is not that it was stored."""
+        key = self._hash_id(organization_id, event_id)
+        told = self._waiting.get(key) or self._flushing.get(key)
+        if told is not None:
+            return Told(outcome=told[0], reason=told[1], at=self._clock.now())
+        found: Told | None = await self._in_thread(self._find, key)
+        return found
+
+    async def flush(self) -> None:
+        """Write what was noted since the last time; what cannot be written is let go."""
+        if not self._waiting:
+            return
+        self._flushing, self._waiting = self._waiting, {}
+        try:
+            await self._in_thread(self._write, self._flushing, self._clock.now())
+        except sqlite3.Error:
+            self.unnoted += len(self._flushing)
+        self._flushing = {}
+
+    def close(self) -> None:
+        """Let the file go."""
+        self._db.close()
+
+    def _write(self, told: dict[bytes, tuple[Outcome, str]], now: datetime) -> None:
+        words = sorted(set(told.values()))
+        code = {word: number for number, word in enumerate(words)}
+        codes = np.fromiter((code[word] for word in told.values()), np.uint16, len(told))
+        at, oldest = now.timestamp(), (now - timedelta(days=KEPT_DAYS)).timestamp()
+        with self._db.atomic():
+            self._db.execute("DELETE FROM told WHERE at < ?", (int(oldest * 1000),))
+            self._db.execute(
+                "INSERT INTO told(at, words, hashes, codes) VALUES (?, ?, ?, ?)",
+                (
+                    int(at * 1000),
+                    msgspec.json.encode(words).decode(),
+                    b"".join(told),
+                    codes.tobytes(),
+                ),
+            )
+
+    def _find(self, key: bytes) -> Told | None:
+        high, low = np.frombuffer(key, np.uint64)
+        rows = self._db.execute("SELECT at, words, hashes, codes FROM told ORDER BY id DESC")
+        for at, words, hashes, codes in rows:
+            halves = np.frombuffer(hashes, np.uint64)
+            hits = np.flatnonzero((halves[0::2] == high) & (halves[1::2] == low))
+            if hits.size:
+                outcome, reason = msgspec.json.decode(words)[
+                    np.frombuffer(codes, np.uint16)[hits[-1]]
+                ]
+                moment = datetime.fromtimestamp(at / 1000, UTC)
+                return Told(outcome=Outcome(outcome), reason=reason, at=moment)
+        return None
