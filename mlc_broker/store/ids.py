@@ -1,0 +1,203 @@
+"""Exact deduplication: the 16-byte hashes of the ids that were stored, in memory.
+
+Hashes lie in open-addressing tables, one a generation. A generation is closed when it is full or
+old, and forgotten as a whole when its ids are beyond the window. The full 16 bytes are compared,
+so a hit is exact.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlc_broker.model.event import Event
+
+Hashes = NDArray[np.uint64]  # two words an id
+_LOAD_MAX = 0.6
+_SLOTS_MIN = 1 << 14
+_SLOTS_MAX = 1 << 25
+_GROWTH = 4
+_FEW = 6  # below this many ids, plain Python is faster than NumPy
+
+
+class Hasher:
+    """Turns (organization, event_id) into 16 bytes that nobody can aim at without the key."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def hash(self, organization_id: str | None, event_id: str) -> bytes:
+        """Return the id's hash."""
+        # The id has no NUL (protocol), so the two cannot run into one another.
+        text = f"{organization_id or ''}\0{event_id}".encode()
+        return hashlib.blake2b(text, digest_size=16, key=self._key).digest()
+
+    def hash_all(self, events: Iterable[Event]) -> list[bytes]:
+        """Return the hashes of these events' ids."""
+        blake, key = hashlib.blake2b, self._key
+        return [
+            blake(
+                f"{e.organization_id or ''}\0{e.event_id}".encode(), digest_size=16, key=key
+            ).digest()
+            for e in events
+        ]
+
+
+class IdTable:
+    """One generation: a set of hashes of fixed capacity."""
+
+    def __init__(self, slots: int) -> None:
+        assert slots & (slots - 1) == 0, "slots must be a power of two"
+        self._table = np.zeros((slots, 2), np.uint64)
+        self._mask = np.uint64(slots - 1)
+        self.count = 0
+        self.newest_ms = 0
+
+    @property
+    def room(self) -> int:
+        """How many ids still fit."""
+        return int(len(self._table) * _LOAD_MAX) - self.count
+
+    @property
+    def bytes(self) -> int:
+        """Memory that the table takes when full, in bytes."""
+        return self._table.nbytes
+
+    def known(self, hashes: Hashes) -> NDArray[np.bool_]:
+        """Return for each hash whether it is in the table."""
+        found = np.zeros(len(hashes), np.bool_)
+        left = np.arange(len(hashes))
+        slot = hashes[:, 0] & self._mask
+        while left.size:
+            rows = self._table[slot]
+            mine = hashes[left]
+            hit = (rows == mine).all(axis=1)
+            found[left[hit]] = True
+            on = ~hit & (rows[:, 0] != 0)
+            left, slot = left[on], (slot[on] + np.uint64(1)) & self._mask
+        return found
+
+    def knows(self, low: int, high: int) -> bool:
+        """Return whether one hash is in the table."""
+        table, mask = self._table, int(self._mask)
+        slot = low & mask
+        while True:
+            here = int(table[slot, 0])
+            if here == 0:
+                return False
+            if here == low and int(table[slot, 1]) == high:
+                return True
+            slot = (slot + 1) & mask
+
+    def add(self, hashes: Hashes) -> None:
+        """Put in hashes that are all different and not yet in."""
+        left = np.arange(len(hashes))
+        slot = hashes[:, 0] & self._mask
+        while left.size:
+            free = self._table[slot, 0] == 0
+            # Several may want one free slot: the first of them gets it.
+            where, first = np.unique(slot[free], return_index=True)
+            winners = np.flatnonzero(free)[first]
+            self._table[where] = hashes[left[winners]]
+            on = np.ones(left.size, np.bool_)
+            on[winners] = False
+            left, slot = left[on], (slot[on] + np.uint64(1)) & self._mask
+        self.count += len(hashes)
+
+
+class Ids:
+    """All generations together."""
+
+    def __init__(self, *, window_ms: int, bytes_max: int) -> None:
+        self._window_ms = window_ms
+        self._bytes_max = bytes_max
+        self._tables: list[IdTable] = []
+        self._begun_ms = 0
+
+    def __len__(self) -> int:
+        return sum(table.count for table in self._tables)
+
+    @property
+    def bytes(self) -> int:
+        """Memory that the tables take, in bytes."""
+        return sum(table.bytes for table in self._tables)
+
+    @property
+    def full(self) -> bool:
+        """Whether the memory limit is reached: then nothing new can be taken."""
+        return self.bytes > self._bytes_max
+
+    def known(self, hashes: list[bytes]) -> list[bool]:
+        """Return for each hash whether it was added and not forgotten."""
+        if len(hashes) < _FEW:
+            return [self._knows(h) for h in hashes]
+        array = as_hashes(b"".join(hashes))
+        found = np.zeros(len(array), np.bool_)
+        for table in self._tables:
+            found |= table.known(array)
+        answer: list[bool] = found.tolist()
+        return answer
+
+    def add(self, hashes: Hashes, received_ms: int) -> None:
+        """Add hashes that are all new and different, received until then (epoch ms)."""
+        at = 0
+        while at < len(hashes):
+            table = self._open_table(received_ms, len(hashes) - at)
+            part = hashes[at : at + table.room]
+            table.add(part)
+            table.newest_ms = max(table.newest_ms, received_ms)
+            at += len(part)
+
+    def add_unknown(self, hashes: Hashes, received_ms: int) -> int:
+        """Add what is not yet known, as at start; return how many were known or came twice."""
+        unique = np.unique(hashes, axis=0)
+        new = np.ones(len(unique), np.bool_)
+        for table in self._tables:
+            new &= ~table.known(unique)
+        self.add(unique[new], received_ms)
+        return len(hashes) - int(new.sum())
+
+    def forget(self, before_ms: int) -> int:
+        """Forget generations whose newest id was received before then; return how many ids."""
+        old = [table for table in self._tables if table.newest_ms < before_ms]
+        self._tables = [table for table in self._tables if table.newest_ms >= before_ms]
+        return sum(table.count for table in old)
+
+    def _knows(self, h: bytes) -> bool:
+        low = int.from_bytes(h[:8], "little") or 1
+        high = int.from_bytes(h[8:], "little")
+        return any(table.knows(low, high) for table in self._tables)
+
+    def _open_table(self, now_ms: int, wanted: int) -> IdTable:
+        last = self._tables[-1] if self._tables else None
+        old = now_ms - self._begun_ms > self._window_ms // 4
+        if last is not None and last.room > 0 and not (old and last.count):
+            return last
+        slots = _SLOTS_MIN
+        if last is not None:
+            # A day's shape repeats: as large as the last one was full, or larger when it overflowed.
+            slots = len_power(last.count) if last.room > 0 else last.bytes // 16 * _GROWTH
+        slots = min(max(slots, len_power(wanted), _SLOTS_MIN), _SLOTS_MAX)
+        self._tables.append(IdTable(slots))
+        self._begun_ms = now_ms
+        return self._tables[-1]
+
+
+def as_hashes(ids: bytes) -> Hashes:
+    """Return packed ids as words; 0 marks a free slot, so a low word of 0 becomes 1."""
+    array = np.frombuffer(ids, "<u8").reshape(-1, 2)
+    if (array[:, 0] == 0).any():
+        array = array.copy()
+        array[array[:, 0] == 0, 0] = 1
+    return array
+
+
+def len_power(count: int) -> int:
+    """Return the smallest power of two of slots that holds so many ids."""
+    slots = 1
+    while slots * _LOAD_MAX < count:
+        slots *= 2
+    return slots

@@ -1,0 +1,180 @@
+"""The stored body of an event: the very JSON line that a reader gets."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from mlc_broker.model.event import EMPTY, Event, Facts, rfc3339
+from mlc_broker.store.columns import epoch_ms
+
+
+class _Meta(Struct, omit_defaults=True, gc=False):
+    """What the broker knows of an event, as readers see it under `meta`."""
+
+    received_at: str | None = None
+    stored_at: str | None = None
+    sample_rate: float | None = None  # None never leaves: so 1.0 is written
+    client_timestamp: str | None = None
+    role: str | None = None
+    class_ids: tuple[str, ...] = ()
+    teacher_ids: tuple[str, ...] = ()
+    subscription: str | None = None
+    age_band: str | None = None
+    consented: bool = False
+    generic: bool = False
+    impersonated: bool = False
+    concepts: tuple[str, ...] = ()
+    streams: tuple[str, ...] = ()
+    retention: str = "standard"
+    derived_from: str | None = None
+
+
+class _Line(Struct, omit_defaults=True, gc=False):
+    event_id: str
+    event_type: str
+    timestamp: str
+    meta: _Meta | Raw
+    user_id: str | None = None
+    session_id: str | None = None
+    organization_id: str | None = None
+    device_info: Raw = EMPTY
+    context: Raw = EMPTY
+    properties: Raw | None = None
+    privacy_level: str | None = None
+    retention_days: int | None = None
+
+
+class _ReadLine(Struct, gc=False):
+    """A line as `event_of` takes it apart: times as they are, open parts untouched."""
+
+    event_id: str
+    event_type: str
+    timestamp: datetime
+    meta: _ReadMeta
+    user_id: str | None = None
+    session_id: str | None = None
+    organization_id: str | None = None
+    device_info: Raw = EMPTY
+    context: Raw = EMPTY
+    properties: Raw = EMPTY
+    privacy_level: str | None = None
+    retention_days: int | None = None
+
+
+class _ReadMeta(Facts, frozen=True, kw_only=True, gc=False):
+    stored_at: datetime | None = None
+
+
+FRAME_EVENTS = 64
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+_read = msgspec.json.Decoder(_ReadLine).decode
+_EMPTY_BYTES = b"{}"
+
+
+class LineWriter:
+    """Writes the lines of one commit, by frames: what is compressed as one.
+
+    What is the same for many of its events is encoded once.
+    """
+
+    def __init__(self, stored_at: str) -> None:
+        self.stored_at = stored_at
+        self.frames: list[list[bytes]] = []
+        self.count = 0
+        self._metas: dict[Facts, Raw] = {}
+        self._minutes: dict[int, str] = {}
+        self._received: tuple[datetime | None, str | None] = (None, None)
+
+    def add(self, event: Event, timestamp_ms: int) -> None:
+        """Write the event as one line into the last frame."""
+        if self.count % FRAME_EVENTS == 0:
+            self.frames.append([])
+        self.count += 1
+        facts, device, context = event.facts, event.device_json, event.context_json
+        minute, ms = divmod(timestamp_ms, 60_000)
+        line = _Line(
+            event.event_id,
+            event.event_type,
+            f"{self._minutes.get(minute) or self._minute(minute)}{ms // 1000:02d}.{ms % 1000:03d}Z",
+            self._metas.get(facts) or self._meta(facts),
+            event.user_id,
+            event.session_id,
+            event.organization_id,
+            EMPTY if device == _EMPTY_BYTES else device,
+            EMPTY if context == _EMPTY_BYTES else context,
+            event.properties_json,
+            event.privacy_level,
+            facts.retention_days or event.retention_days,
+        )
+        self.frames[-1].append(_encode(line))
+
+    def _minute(self, minute: int) -> str:
+        text = (_EPOCH + timedelta(minutes=minute)).isoformat()[:17]
+        self._minutes[minute] = text
+        return text
+
+    def _meta(self, facts: Facts) -> Raw:
+        received = facts.received_at
+        if received is not self._received[0]:
+            self._received = (received, _time(received))
+        meta = _Meta(
+            self._received[1],
+            self.stored_at,
+            facts.sample_rate,
+            _time(facts.client_timestamp),
+            *_plain_facts(facts),
+        )
+        made = self._metas[facts] = Raw(_encode(meta))
+        return made
+
+
+def encode_line(event: Event, stored_at: str) -> bytes:
+    """Return the event as one line of JSON without its end; `stored_at` as `rfc3339` writes it."""
+    writer = LineWriter(stored_at)
+    writer.add(event, epoch_ms(event))
+    return writer.frames[0][0]
+
+
+def decode_line(line: bytes) -> dict[str, Any]:
+    """Return the line as readers see it."""
+    value: dict[str, Any] = _decode(line)
+    return value
+
+
+def event_of(line: bytes) -> Event:
+    """Return the event that the line was written from, its facts included."""
+    read = _read(line)
+    meta = read.meta
+    facts = Facts(
+        **{name: getattr(meta, name) for name in _FACT_NAMES},
+        retention_days=read.retention_days or 0,
+    )
+    return Event(
+        event_id=read.event_id,
+        event_type=read.event_type,
+        timestamp=read.timestamp,
+        user_id=read.user_id,
+        session_id=read.session_id,
+        organization_id=read.organization_id,
+        device_json=read.device_info,
+        context_json=read.context,
+        properties_json=read.properties,
+        privacy_level=read.privacy_level,  # type: ignore[arg-type]
+        retention_days=read.retention_days,
+        facts=facts,
+    )
+
+
+_FACT_NAMES = [name for name in Facts.__struct_fields__ if name != "retention_days"]
+_plain_facts = attrgetter(*_Meta.__struct_fields__[4:])  # the rest: as they are, in this order
+
+
+def _time(moment: datetime | None) -> str | None:
+    return None if moment is None else rfc3339(moment)

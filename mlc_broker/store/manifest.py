@@ -1,0 +1,148 @@
+"""meta.db: which files there are and how far they got; secrets; who is being erased."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from mlc_broker.store.layout import META, Home
+from mlc_broker.store.schema import meta_file, open_writer
+
+State = Literal["open", "closed", "sealed", "corrupt"]
+
+
+class HotEntry(Struct, frozen=True, gc=False):
+    """A hot file: `open` takes commits, `closed` waits to be sealed, `sealed` is only kept."""
+
+    number: int
+    begun_ms: int
+    state: State
+    sealed_upto: int  # the sequence behind the last event that its homes have
+
+
+class HomeEntry(Struct, frozen=True, gc=False):
+    """A sealed file: which version of it holds, and what is in it."""
+
+    home: Home
+    version: int = 0
+    merged: bool = False  # the month is over, and it is one run
+    n: int = 0
+    t0: int = 0  # epoch ms
+    t1: int = 0
+    expires_ms: int = 0  # when the last of its events has expired
+    recv: int = 0  # latest receipt
+
+
+class Manifest:
+    """Sync; used by one thread at a time. Every change is one transaction."""
+
+    def __init__(self, directory: Path) -> None:
+        self._db: Any = open_writer(directory / META, meta_file)
+
+    def secret(self, name: str) -> bytes:
+        """Return a secret of this directory, made at the first asking."""
+        insert = "INSERT INTO secret VALUES(?, ?) ON CONFLICT DO NOTHING"
+        self._db.execute(insert, (name, secrets.token_bytes(32)))
+        found: bytes = self._db.execute(
+            "SELECT value FROM secret WHERE name = ?", (name,)
+        ).fetchone()[0]
+        return found
+
+    def hot_files(self) -> list[HotEntry]:
+        """Return all hot files that exist, oldest first."""
+        rows = self._db.execute(
+            "SELECT number, begun_ms, state, sealed_upto FROM hot ORDER BY number"
+        )
+        return [HotEntry(*row) for row in rows]
+
+    def begin_hot(self, begun_ms: int) -> int:
+        """Return the number of a new hot file; the open one, if any, is closed."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            self._db.execute("UPDATE hot SET state = 'closed' WHERE state = 'open'")
+            last = self._db.execute("SELECT coalesce(max(number), 0) FROM hot").fetchone()[0]
+            number: int = max(last, self._numbers_used()) + 1
+            self._db.execute("INSERT INTO hot VALUES(?, ?, 'open', 0)", (number, begun_ms))
+            self._db.execute(
+                "INSERT OR REPLACE INTO secret VALUES('hot_number', ?)", (str(number).encode(),)
+            )
+            self._db.execute("COMMIT")
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        return number
+
+    def mark_hot(self, number: int, state: State) -> None:
+        """Note what became of a hot file."""
+        self._db.execute("UPDATE hot SET state = ? WHERE number = ?", (state, number))
+
+    def note_sealed(self, number: int, upto: int) -> None:
+        """Note that the homes have all events before sequence `upto` of a hot file."""
+        self._db.execute("UPDATE hot SET sealed_upto = ? WHERE number = ?", (upto, number))
+
+    def forget_hot(self, number: int) -> None:
+        """Forget a hot file that is gone."""
+        self._db.execute("DELETE FROM hot WHERE number = ?", (number,))
+
+    def homes(self) -> list[HomeEntry]:
+        """Return all homes, oldest month first."""
+        rows = self._db.execute(
+            "SELECT path, version, merged, n, t0, t1, expires_ms, recv FROM home"
+        )
+        entries = [
+            HomeEntry(Home.of_path(path), version, bool(merged), *rest)
+            for path, version, merged, *rest in rows
+        ]
+        return sorted(entries, key=lambda entry: (entry.home.month, entry.home))
+
+    def put_home(self, entry: HomeEntry) -> None:
+        """Note a home as it is now."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO home VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                entry.home.path,
+                entry.version,
+                int(entry.merged),
+                entry.n,
+                entry.t0,
+                entry.t1,
+                entry.expires_ms,
+                entry.recv,
+            ),
+        )
+
+    def forget_home(self, home: Home) -> None:
+        """Forget a home that is gone."""
+        self._db.execute("DELETE FROM home WHERE path = ?", (home.path,))
+
+    def tombstones(self) -> frozenset[tuple[str, str]]:
+        """Return (organization, user) of everybody whose events are invisible, being erased."""
+        return frozenset(
+            self._db.execute("SELECT organization_id, user_id FROM tombstone").fetchall()
+        )
+
+    def bury(self, organization_id: str, user_id: str, at_ms: int) -> None:
+        """Make a person's events invisible from now on, restarts included."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO tombstone VALUES(?, ?, ?)", (organization_id, user_id, at_ms)
+        )
+
+    def unbury(self, organization_id: str, user_id: str) -> None:
+        """End a tombstone: no file holds the person's events any more."""
+        self._db.execute(
+            "DELETE FROM tombstone WHERE organization_id = ? AND user_id = ?",
+            (organization_id, user_id),
+        )
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._db.close()
+
+    def _numbers_used(self) -> int:
+        # A number is never given twice: sequences, and so cursors over them, begin with it.
+        query = "SELECT value FROM secret WHERE name = 'hot_number'"
+        row = self._db.execute(query).fetchone()
+        return int(row[0]) if row else 0
