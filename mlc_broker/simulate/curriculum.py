@@ -128,13 +128,11 @@ def read_sequence(
         cell = {name: row[i].strip() for name, i in columns.items()}
         found = _PART.match(cell["part_number"])
         stage = _STAGE.get(cell["stage"].upper())
-        if not found or not stage or cell["active"] not in {"A", "a"}:
-            skipped += 1
-        elif found.group(1) not in games:
+        game = games.get(found.group(1)) if found else None
+        if not game or not stage or cell["active"] not in {"A", "a"}:
             skipped += 1
         else:
-            step = (cell["seq_order"].zfill(8), games[found.group(1)], stage)
-            groups.setdefault(cell["group"], []).append(step)
+            groups.setdefault(cell["group"], []).append((cell["seq_order"].zfill(8), game, stage))
     return tuple(_ordered(groups)), skipped
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from random import Random
 
 import msgspec
@@ -49,21 +49,20 @@ async def give(
     """Play one lesson, or one after the other until `stop` is set; then compare."""
     ledger = Ledger(events_max=plan.ledger_events_max)
     progress = Progress(ledger)
-    people = make_people(plan, random)
+    lesson = Lesson(
+        plan, access, curriculum, ledger=ledger, progress=progress, clock=clock, random=random
+    )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_end_at, stop, nursery.cancel_scope)
         nursery.start_soon(lambda: show(progress, say, every_seconds=say_every_seconds))
         number = 0
         while True:
-            name = f"{plan.run}-{number:x}"
-            await _play_all(name, people, plan, access, curriculum, ledger, progress, clock, random)
+            await lesson.play(f"{plan.run}-{number:x}")
             number += 1
             if not forever:
                 break
         nursery.cancel_scope.cancel()
-    comparer = Comparer(
-        ledger, access, organization_id=plan.organization_id, run=plan.run
-    )
+    comparer = Comparer(ledger, access, organization_id=plan.organization_id, run=plan.run)
     try:
         how = await comparer.compare()
     except (Away, Refused, trio.TooSlowError) as error:
@@ -73,42 +72,59 @@ async def give(
     return Told(table, sum(ledger.differences.values()), ledger)
 
 
-async def _play_all(
-    name: str,
-    people: list[Person],
-    plan: Plan,
-    access: Access,
-    curriculum: Curriculum,
-    ledger: Ledger,
-    progress: Progress,
-    clock: Clock,
-    random: Random,
-) -> None:
-    # The lesson ends now: whatever the speed, no event comes from the future.
-    begins = clock.now() - timedelta(minutes=plan.lesson_minutes)
-    async with trio.open_nursery() as nursery:
-        for number, person in enumerate(people):
-            chance = Random(f"{plan.seed} {random.random()} {number}")
-            script = Script(
-                person,
-                plan,
-                curriculum,
-                random=chance,
-                begins=begins,
-                name=f"{name}-{number:x}",
-                as_users=access.as_users,
-            )
-            player = Player(
-                person,
-                script,
-                plan,
-                access,
-                ledger=ledger,
-                watcher=progress,
-                clock=clock,
-                random=chance,
-            )
-            nursery.start_soon(_count, player, progress)
+class Lesson:
+    """One class hour of everybody: `play(name)`, as often as wanted."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        access: Access,
+        curriculum: Curriculum,
+        *,
+        ledger: Ledger,
+        progress: Progress,
+        clock: Clock,
+        random: Random,
+    ) -> None:
+        self._plan = plan
+        self._access = access
+        self._curriculum = curriculum
+        self._ledger = ledger
+        self._progress = progress
+        self._clock = clock
+        self._random = random
+        self._people = make_people(plan, random)
+
+    async def play(self, name: str) -> None:
+        """Let everybody play at once; return when the last one has logged out."""
+        # The lesson ends now: whatever the speed, no event comes from the future.
+        begins = self._clock.now() - timedelta(minutes=self._plan.lesson_minutes)
+        async with trio.open_nursery() as nursery:
+            for number, person in enumerate(self._people):
+                player = self._player(person, f"{name}-{number:x}", begins)
+                nursery.start_soon(_count, player, self._progress)
+
+    def _player(self, person: Person, name: str, begins: datetime) -> Player:
+        chance = Random(f"{self._random.random()} {person.user_id}")  # noqa: S311 - a game
+        script = Script(
+            person,
+            self._plan,
+            self._curriculum,
+            random=chance,
+            begins=begins,
+            name=name,
+            as_users=self._access.as_users,
+        )
+        return Player(
+            person,
+            script,
+            self._plan,
+            self._access,
+            ledger=self._ledger,
+            watcher=self._progress,
+            clock=self._clock,
+            random=chance,
+        )
 
 
 async def _count(player: Player, progress: Progress) -> None:

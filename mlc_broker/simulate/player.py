@@ -114,11 +114,11 @@ class Player:
         self, nursery: trio.Nursery, batch: Sequence[Sent], *, first: bool, last: bool
     ) -> Sequence[Sent]:
         client = await self._connected(nursery)
-        if isinstance(client, WebSocketClient) and first:
-            if self._random.random() < self._plan.resend_share:
-                await client.send(batch)
-                await client.cut()
-                raise Away("cut on purpose before the ack")
+        unlucky = first and self._random.random() < self._plan.resend_share
+        if unlucky and isinstance(client, WebSocketClient):
+            await client.send(batch)
+            await client.cut()
+            raise Away("cut on purpose before the ack")
         began = trio.current_time()
         if last and isinstance(client, HttpClient):
             again = await client.beacon(batch)

@@ -137,7 +137,12 @@ class Script:
             spent_ms += duration_ms
             if self._random.random() < 0.06:
                 yield self._now(
-                    "game_stage_quit", KEPT, **stage, **run, elapsed_ms=duration_ms, reason="user_exit"
+                    "game_stage_quit",
+                    KEPT,
+                    **stage,
+                    **run,
+                    elapsed_ms=duration_ms,
+                    reason="user_exit",
                 )
                 return
             score = self._score(step, attempt)
@@ -249,8 +254,9 @@ class Script:
 
     def _event(self, event_type: str, fate: Fate, **properties: Any) -> Sent:
         at = self._begins + timedelta(seconds=self._at)
-        event = {
-            "event_id": self._ids(),
+        event_id = self._ids()
+        event: dict[str, Any] = {
+            "event_id": event_id,
             "event_type": event_type,
             "timestamp": rfc3339(at + timedelta(seconds=self.person.clock_off_seconds)),
             "user_id": self.person.user_id,
@@ -262,7 +268,7 @@ class Script:
         }
         if self._as_users and self._random.random() < 0.2:  # the token knows who it is
             del event["user_id"], event["organization_id"]
-        return Sent(event=event, event_id=event["event_id"], fate=fate, at=at)
+        return Sent(event=event, event_id=event_id, fate=fate, at=at)
 
     def _bad(self) -> Sent:
         good = self._event("game_stage_complete", KEPT, game_id="G-00010", score=5, max_score=10)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 import h11
@@ -15,6 +15,8 @@ import trio
 BODY_BYTES_MAX = 16 * 1024 * 1024
 LINE_BYTES_MAX = 4 * 1024 * 1024
 READ_BYTES = 65_536
+
+Line: TypeAlias = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 
 class Away(Exception):
@@ -50,18 +52,18 @@ class Answer(msgspec.Struct, frozen=True):
         return min(30.0, float(said)) if said.isdigit() else 1.0
 
 
-async def open_stream(url: str, *, seconds_max: float) -> trio.abc.Stream:
+async def open_stream(url: str, *, seconds_max: float) -> Line:
     """Connect to the host of a URL (http, https, ws, wss); raise Away when it is not there."""
     there = urlsplit(url)
     secure = there.scheme in {"https", "wss"}
     port = there.port or (443 if secure else 80)
     try:
         with trio.fail_after(seconds_max):
-            stream: trio.abc.Stream = await trio.open_tcp_stream(there.hostname or "", port)
-            if secure:
-                context = ssl.create_default_context()
-                stream = trio.SSLStream(stream, context, server_hostname=there.hostname)
-            return stream
+            stream = await trio.open_tcp_stream(there.hostname or "", port)
+            if not secure:
+                return stream
+            context = ssl.create_default_context()
+            return trio.SSLStream(stream, context, server_hostname=there.hostname)
     except (OSError, trio.TooSlowError) as error:
         raise Away(f"{there.netloc} does not answer: {error}") from error
 

@@ -170,8 +170,9 @@ class WebSocketClient:
         except (ConnectionClosed, trio.BrokenResourceError, trio.TooSlowError) as error:
             raise Away(f"no answer: {error!r}") from error
         try:
-            decode = msgspec.json.decode if isinstance(message, str) else msgspec.msgpack.decode
-            return decode(message, type=dict[str, Any])
+            if isinstance(message, str):
+                return msgspec.json.decode(message, type=dict[str, Any])
+            return msgspec.msgpack.decode(message, type=dict[str, Any])
         except ValueError as error:
             self._ledger.differ(Difference.PROTOCOL, f"not a message: {message[:200]!r}")
             raise Refused(f"not a message: {error}") from error
@@ -255,9 +256,7 @@ class HttpClient:
         return take_ack(self._ledger, batch, answer.json(), whole=False)
 
 
-def take_ack(
-    ledger: Ledger, batch: Sequence[Sent], ack: dict[str, Any], *, whole: bool
-) -> Again:
+def take_ack(ledger: Ledger, batch: Sequence[Sent], ack: dict[str, Any], *, whole: bool) -> Again:
     """Judge one ack: its counts, its receipts. Return what must be sent again.
 
     `whole`: every receipt was asked for; else those not listed are stored or duplicates.
