@@ -280,7 +280,7 @@ class Step(Section, frozen=True, kw_only=True):
         Meta(description="while it is broken: hold batches or pass by; unset: as its stage asks"),
     ] = None
     seconds_max: Annotated[
-        float, Meta(gt=0, le=600, description="for one batch; then it counts as broken")
+        float, Meta(gt=0, le=60, description="for one batch; then it counts as broken")
     ] = 5.0
     isolation: Annotated[
         Literal["inline", "process"], Meta(description="in the daemon, or in a process of its own")
@@ -292,14 +292,20 @@ class Step(Section, frozen=True, kw_only=True):
         dict[str, Any], Meta(description="its own keys: written beside these, not as a table")
     ] = field(default_factory=dict)
 
+    @property
+    def table(self) -> dict[str, Any]:
+        """The entry as `pipeline.registry` reads it: what is unset is left out."""
+        own = {"seconds_max": self.seconds_max, "isolation": self.isolation, **self.settings}
+        if self.on_failure is not None:
+            own["on_failure"] = self.on_failure
+        return {"use": self.use, **own}
+
 
 class Sink(Section, frozen=True, kw_only=True):
     """One `[[sinks]]` entry: where committed events are also sent. Nothing leaves unless named."""
 
     use: Annotated[str, Meta(min_length=1, max_length=64, description="the sink's name")]
-    name: Annotated[str | None, Meta(max_length=64, description="to tell two of a kind apart")] = (
-        None
-    )
+    name: Annotated[str | None, Meta(description="to tell two of a kind apart")] = None
     categories: Annotated[tuple[str, ...], Meta(description="of events that may leave")] = ()
     levels: Annotated[
         tuple[Literal["standard", "sensitive", "pii"], ...],

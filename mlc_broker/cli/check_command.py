@@ -1,0 +1,32 @@
+"""`mlc-broker check`: everything that would stop a start, without starting."""
+
+from __future__ import annotations
+
+import click
+
+from mlc_broker.cli.common import config_option, say
+from mlc_broker.config import Config
+from mlc_broker.model.errors import ConfigError
+from mlc_broker.pipeline.registry import Registry
+
+
+@click.command()
+@config_option
+def check(config: Config) -> None:
+    """Check the configuration: keys, values, the chain of processors, plugins, types.
+
+    Exit status 78 when the daemon would not start with it.
+    """
+    try:
+        steps = Registry.find(config.plugins_path).steps([step.table for step in config.pipeline])
+    except ConfigError as error:
+        raise type(error)(f"{config.file}: {error}") from None
+    for name in ("http", "websocket"):
+        door = getattr(config, name)
+        for key in ("tls_certificate", "tls_key"):
+            value = getattr(door, key)
+            if value is not None and not config.secret_path(value).is_file():
+                raise ConfigError(
+                    f"{config.file}: [{name}] {key}: there is no file {config.secret_path(value)}"
+                )
+    say(f"{config.file}: good; the chain is {' → '.join(step.use for step in steps)}")
