@@ -226,9 +226,10 @@ class Daemon:
 
     def _listen(self, process: subprocess.Popen[str]) -> None:
         assert process.stderr is not None
-        for line in process.stderr:
-            self.lines.append(line)
-            del self.lines[:-1000]
+        with process.stderr as said:
+            for line in said:
+                self.lines.append(line)
+                del self.lines[:-1000]
 
     def _tidy(self) -> None:
         assert self.process is not None
