@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from math import floor
 from struct import Struct as Layout
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 from msgspec import Raw, Struct
 from numpy.typing import NDArray
 
-from mlc_broker.model.event import EMPTY, Event
+from mlc_broker.model.event import EMPTY, Event, Facts
 from mlc_broker.model.principal import CATEGORIES, Role
 
 Rows = NDArray[Any]  # of ROW
@@ -41,7 +41,7 @@ ROW = np.dtype(
 WORD_COLUMNS = tuple(name for name in ROW.names or () if ROW[name] == np.dtype("<u4"))
 SET_MARK = "\x1f"  # begins a word that is a set of classes, and stands between its members
 RETENTIONS = ("standard", "sensitive", "pii", "system")
-DAYS_DEFAULT = {"standard": 2555, "sensitive": 1095, "pii": 365, "system": 365}
+DAYS_DEFAULT = 365  # where admission named none: the shortest of the classes
 DAY_MS = 86_400_000
 
 _CODE_OF_ROLE = {str(role): code for code, role in enumerate(Role, 1)}
@@ -51,7 +51,7 @@ _pack_row = Layout("<q10I3BHf").pack
 
 
 class Keys(Struct, frozen=True, gc=False):
-    """The ids that stand inside the open parts of an event."""
+    """The ids that stand inside the context of an event."""
 
     class_id: str | None = None
     teacher_id: str | None = None
@@ -63,30 +63,21 @@ class _Game(Struct, gc=False):
     game_id: str | None = None
 
 
-NO_KEYS = Keys()
-_CONTEXTS_MAX = 4096
-_contexts: dict[bytes, Keys] = {}
 _decode_keys = msgspec.json.Decoder(Keys).decode
 _decode_game = msgspec.json.Decoder(_Game).decode
 
 
-def keys_of(context: Raw) -> Keys:
-    """Return the ids in a context; the last few thousand different ones are remembered."""
-    if context is EMPTY:
-        return NO_KEYS
-    raw = bytes(context)
-    keys = _contexts.get(raw)
-    if keys is None:
-        if len(_contexts) >= _CONTEXTS_MAX:
-            _contexts.clear()
-        keys = _contexts[raw] = _keys(raw)
-    return keys
+def keys_of(context: bytes) -> Keys:
+    """Return the ids in a context."""
+    try:
+        return _decode_keys(context)
+    except msgspec.MsgspecError:  # an id that is no text: the others still count
+        value = msgspec.json.decode(context)
+        return Keys(*(_text(value, name) for name in Keys.__struct_fields__))
 
 
 def game_of(properties: Raw) -> str | None:
     """Return `properties.game_id`, where it is text."""
-    if properties is EMPTY:
-        return None
     try:
         return _decode_game(properties).game_id
     except msgspec.MsgspecError:
@@ -98,7 +89,8 @@ class Dictionary:
 
     def __init__(self, words: Iterable[str] = ()) -> None:
         self.words: list[str] = [""]
-        self._codes: dict[str, int] = {}
+        self.code = _Codes(self.words)  # code[word]: a new code for a new word, 0 for None and ""
+        self._sets_seen = 1
         self._sets: list[int] = []
         self.extend(words)
 
@@ -108,68 +100,103 @@ class Dictionary:
     def extend(self, words: Iterable[str]) -> None:
         """Add words in order; the first new one gets the code `len(self)`."""
         for word in words:
-            self.code(word)
+            _ = self.code[word]
 
-    def code(self, word: str | None) -> int:
-        """Return the word's code, a new one for a new word; 0 for None and the empty word."""
-        if not word:
-            return 0
-        code = self._codes.get(word)
-        if code is None:
-            code = self._codes[word] = len(self.words)
-            self.words.append(word)
-            if word[0] == SET_MARK:
-                self._sets.append(code)
-        return code
+    def code_of_set(self, class_ids: Sequence[str]) -> int:
+        """Return the code of a set of classes."""
+        return self.code[SET_MARK + SET_MARK.join(class_ids)] if class_ids else 0
 
     def codes(self, words: Iterable[str]) -> list[int]:
         """Return the codes of those words that the file knows."""
-        return [code for word in words if (code := self._codes.get(word))]
+        return [code for word in words if (code := self.code.get(word))]
 
     def sets_with(self, class_ids: frozenset[str]) -> list[int]:
         """Return the codes of the class sets that hold any of these classes."""
         words = self.words
+        for code in range(self._sets_seen, len(words)):
+            if words[code][0] == SET_MARK:
+                self._sets.append(code)
+        self._sets_seen = len(words)
         return [c for c in self._sets if not class_ids.isdisjoint(words[c].split(SET_MARK))]
 
 
+class _Codes(dict[str | None, int]):
+    def __init__(self, words: list[str]) -> None:
+        super().__init__({None: 0, "": 0})
+        self._words = words
+
+    def __missing__(self, word: str) -> int:
+        code = self[word] = len(self._words)
+        self._words.append(word)
+        return code
+
+
 class RowWriter:
-    """Makes rows of events; codes of what repeats in a commit are looked up once."""
+    """Makes rows of events; what repeats is looked up once."""
 
-    def __init__(self, dictionary: Dictionary, categories: dict[str, str]) -> None:
+    def __init__(self, dictionary: Dictionary, categories: Callable[[str], str | None]) -> None:
         self._dictionary = dictionary
-        self._categories = categories
-        self._sets: dict[tuple[str, ...], int] = {}
+        self._ask_category = categories
+        self._types: dict[str, tuple[int, int]] = {}
+        self._contexts: dict[bytes, tuple[int, int, int, int]] = {}
 
-    def row(self, event: Event, timestamp_ms: int) -> bytes:
+    def row(self, event: Event, timestamp_ms: int, by_facts: FactCodes) -> bytes:
         """Return the event's packed columns, as one item of ROW."""
-        facts = event.facts
         code = self._dictionary.code
-        keys = keys_of(event.context_json)
+        context, properties = event.context_json, event.properties_json
+        kind, category = self._types.get(event.event_type) or self._type(event.event_type)
+        classes, role, retention, days, rate = by_facts
         return _pack_row(
             timestamp_ms,
-            code(event.event_type),
-            code(event.organization_id),
-            code(event.user_id),
-            code(event.session_id),
-            self._set(facts.class_ids) if facts.class_ids else 0,
-            code(keys.class_id) if keys.class_id else 0,
-            code(keys.teacher_id) if keys.teacher_id else 0,
-            code(keys.assignment_id) if keys.assignment_id else 0,
-            code(keys.sequence_id) if keys.sequence_id else 0,
-            code(game_of(event.properties_json)),
+            kind,
+            code[event.organization_id],
+            code[event.user_id],
+            code[event.session_id],
+            classes,
+            *(_NO_CONTEXT if context is EMPTY else self._context(bytes(context))),
+            0 if properties is EMPTY else code[game_of(properties)],
+            role,
+            category,
+            retention,
+            days or event.retention_days or DAYS_DEFAULT,
+            rate,
+        )
+
+    def facts(self, facts: Facts) -> FactCodes:
+        """Return what an event's facts say in a row: class set, role, retention, days, rate."""
+        return (
+            self._dictionary.code_of_set(facts.class_ids),
             code_of_role(facts.role),
-            code_of_category(self._categories.get(event.event_type)),
             _CODE_OF_RETENTION[facts.retention],
-            facts.retention_days or event.retention_days or DAYS_DEFAULT[facts.retention],
+            facts.retention_days,
             facts.sample_rate,
         )
 
-    def _set(self, class_ids: tuple[str, ...]) -> int:
-        code = self._sets.get(class_ids)
-        if code is None:
-            word = SET_MARK + SET_MARK.join(class_ids) if class_ids else ""
-            code = self._sets[class_ids] = self._dictionary.code(word)
-        return code
+    def _type(self, event_type: str) -> tuple[int, int]:
+        category = code_of_category(self._ask_category(event_type))
+        found = (self._dictionary.code[event_type], category)
+        if category:  # a type that is not known yet may be soon
+            self._types[event_type] = found
+        return found
+
+    def _context(self, context: bytes) -> tuple[int, int, int, int]:
+        found = self._contexts.get(context)
+        if found is None:
+            if len(self._contexts) >= _CONTEXTS_MAX:
+                self._contexts.clear()
+            keys, code = keys_of(context), self._dictionary.code
+            found = self._contexts[context] = (
+                code[keys.class_id],
+                code[keys.teacher_id],
+                code[keys.assignment_id],
+                code[keys.sequence_id],
+            )
+        return found
+
+
+FactCodes = tuple[int, int, int, int, float]
+_NO_CONTEXT = (0, 0, 0, 0)
+_CONTEXTS_MAX = 4096
 
 
 def epoch_ms(event: Event) -> int:
@@ -201,14 +228,6 @@ def by_row(columns: bytes, count: int) -> Rows:
         rows[name] = np.frombuffer(columns, kind, count, at)
         at += kind.itemsize * count
     return rows
-
-
-def _keys(raw: bytes) -> Keys:
-    try:
-        return _decode_keys(raw)
-    except msgspec.MsgspecError:  # an id that is no text: the others still count
-        value = msgspec.json.decode(raw)
-        return Keys(*(_text(value, name) for name in Keys.__struct_fields__))
 
 
 def _text(value: Any, name: str) -> str | None:

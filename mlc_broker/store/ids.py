@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from mlc_broker.model.event import Event
 
 Hashes = NDArray[np.uint64]  # two words an id
-_LOAD_MAX = 0.6
+_LOAD_MAX = 0.5
+_ONE = np.uint64(1)
 _SLOTS_MIN = 1 << 14
 _SLOTS_MAX = 1 << 25
 _GROWTH = 4
+_ORGANIZATIONS_MAX = 10_000  # whose keys are remembered
 _FEW = 6  # below this many ids, plain Python is faster than NumPy
 
 
@@ -28,22 +30,31 @@ class Hasher:
 
     def __init__(self, key: bytes) -> None:
         self._key = key
+        self._keys: dict[str | None, bytes] = {}
 
     def hash(self, organization_id: str | None, event_id: str) -> bytes:
         """Return the id's hash."""
-        # The id has no NUL (protocol), so the two cannot run into one another.
-        text = f"{organization_id or ''}\0{event_id}".encode()
-        return hashlib.blake2b(text, digest_size=16, key=self._key).digest()
+        key = self._keys.get(organization_id) or self._key_of(organization_id)
+        return hashlib.blake2b(event_id.encode(), digest_size=16, key=key).digest()
 
     def hash_all(self, events: Iterable[Event]) -> list[bytes]:
         """Return the hashes of these events' ids."""
-        blake, key = hashlib.blake2b, self._key
+        blake, keys = hashlib.blake2b, self._keys
         return [
             blake(
-                f"{e.organization_id or ''}\0{e.event_id}".encode(), digest_size=16, key=key
+                e.event_id.encode(),
+                digest_size=16,
+                key=keys.get(e.organization_id) or self._key_of(e.organization_id),
             ).digest()
             for e in events
         ]
+
+    def _key_of(self, organization_id: str | None) -> bytes:
+        if len(self._keys) >= _ORGANIZATIONS_MAX:
+            self._keys.clear()
+        name = (organization_id or "").encode()
+        made = self._keys[organization_id] = hashlib.blake2b(name, key=self._key).digest()
+        return made
 
 
 class IdTable:
@@ -69,15 +80,19 @@ class IdTable:
     def known(self, hashes: Hashes) -> NDArray[np.bool_]:
         """Return for each hash whether it is in the table."""
         found = np.zeros(len(hashes), np.bool_)
-        left = np.arange(len(hashes))
         slot = hashes[:, 0] & self._mask
+        left = np.flatnonzero(self._table[slot, 0])  # at a free slot, the search is over
+        slot = slot[left]
         while left.size:
-            rows = self._table[slot]
-            mine = hashes[left]
-            hit = (rows == mine).all(axis=1)
-            found[left[hit]] = True
-            on = ~hit & (rows[:, 0] != 0)
-            left, slot = left[on], (slot[on] + np.uint64(1)) & self._mask
+            rows, mine = self._table[slot], hashes[left]
+            same = rows[:, 0] == mine[:, 0]
+            if same.any():
+                hit = same & (rows[:, 1] == mine[:, 1])
+                found[left[hit]] = True
+                left, slot = left[~hit], slot[~hit]
+            slot = (slot + _ONE) & self._mask
+            on = np.flatnonzero(self._table[slot, 0])
+            left, slot = left[on], slot[on]
         return found
 
     def knows(self, low: int, high: int) -> bool:
@@ -104,7 +119,7 @@ class IdTable:
             self._table[where] = hashes[left[winners]]
             on = np.ones(left.size, np.bool_)
             on[winners] = False
-            left, slot = left[on], (slot[on] + np.uint64(1)) & self._mask
+            left, slot = left[on], (slot[on] + _ONE) & self._mask
         self.count += len(hashes)
 
 

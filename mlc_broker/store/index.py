@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 from mlc_broker.store.columns import Rows
 
 MENTIONED = ("user", "classes", "context_class", "teacher")  # columns that the index knows
-_ENTRY = np.dtype(
-    [("key", "<i8"), ("n", "<i8"), ("t0", "<i8"), ("t1", "<i8"), ("recv", "<i8")]
-)
+_ENTRY = np.dtype([("key", "<i8"), ("n", "<i8"), ("t0", "<i8"), ("t1", "<i8"), ("recv", "<i8")])
 
 
 class PackIndex:

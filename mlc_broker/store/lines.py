@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import Any
@@ -34,11 +35,13 @@ class _Meta(Struct, omit_defaults=True, gc=False):
     derived_from: str | None = None
 
 
-class _Line(Struct, omit_defaults=True, gc=False):
+class Line(Struct, omit_defaults=True, gc=False):
+    """A stored line before it is encoded."""
+
     event_id: str
     event_type: str
     timestamp: str
-    meta: _Meta | Raw
+    meta: Raw
     user_id: str | None = None
     session_id: str | None = None
     organization_id: str | None = None
@@ -70,40 +73,31 @@ class _ReadMeta(Facts, frozen=True, kw_only=True, gc=False):
     stored_at: datetime | None = None
 
 
-FRAME_EVENTS = 64
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _encode = msgspec.json.Encoder().encode
+_encode_lines = msgspec.json.Encoder().encode_lines
 _decode = msgspec.json.Decoder().decode
 _read = msgspec.json.Decoder(_ReadLine).decode
 _EMPTY_BYTES = b"{}"
 
 
 class LineWriter:
-    """Writes the lines of one commit, by frames: what is compressed as one.
-
-    What is the same for many of its events is encoded once.
-    """
+    """Makes the lines of one commit; what is the same for many of its events is made once."""
 
     def __init__(self, stored_at: str) -> None:
         self.stored_at = stored_at
-        self.frames: list[list[bytes]] = []
-        self.count = 0
-        self._metas: dict[Facts, Raw] = {}
         self._minutes: dict[int, str] = {}
         self._received: tuple[datetime | None, str | None] = (None, None)
 
-    def add(self, event: Event, timestamp_ms: int) -> None:
-        """Write the event as one line into the last frame."""
-        if self.count % FRAME_EVENTS == 0:
-            self.frames.append([])
-        self.count += 1
-        facts, device, context = event.facts, event.device_json, event.context_json
+    def line(self, event: Event, timestamp_ms: int, meta: Raw) -> Line:
+        """Return the event, ready to be encoded."""
+        device, context = event.device_json, event.context_json
         minute, ms = divmod(timestamp_ms, 60_000)
-        line = _Line(
+        return Line(
             event.event_id,
             event.event_type,
             f"{self._minutes.get(minute) or self._minute(minute)}{ms // 1000:02d}.{ms % 1000:03d}Z",
-            self._metas.get(facts) or self._meta(facts),
+            meta,
             event.user_id,
             event.session_id,
             event.organization_id,
@@ -111,16 +105,11 @@ class LineWriter:
             EMPTY if context == _EMPTY_BYTES else context,
             event.properties_json,
             event.privacy_level,
-            facts.retention_days or event.retention_days,
+            event.facts.retention_days or event.retention_days,
         )
-        self.frames[-1].append(_encode(line))
 
-    def _minute(self, minute: int) -> str:
-        text = (_EPOCH + timedelta(minutes=minute)).isoformat()[:17]
-        self._minutes[minute] = text
-        return text
-
-    def _meta(self, facts: Facts) -> Raw:
+    def meta(self, facts: Facts) -> Raw:
+        """Return what stands under `meta` of the events with these facts."""
         received = facts.received_at
         if received is not self._received[0]:
             self._received = (received, _time(received))
@@ -131,15 +120,23 @@ class LineWriter:
             _time(facts.client_timestamp),
             *_plain_facts(facts),
         )
-        made = self._metas[facts] = Raw(_encode(meta))
-        return made
+        return Raw(_encode(meta))
+
+    def _minute(self, minute: int) -> str:
+        text = (_EPOCH + timedelta(minutes=minute)).isoformat()[:17]
+        self._minutes[minute] = text
+        return text
+
+
+def encode_lines(lines: Sequence[Line]) -> bytes:
+    """Return one line of JSON an event, each with its end."""
+    return _encode_lines(lines)
 
 
 def encode_line(event: Event, stored_at: str) -> bytes:
     """Return the event as one line of JSON without its end; `stored_at` as `rfc3339` writes it."""
     writer = LineWriter(stored_at)
-    writer.add(event, epoch_ms(event))
-    return writer.frames[0][0]
+    return _encode(writer.line(event, epoch_ms(event), writer.meta(event.facts)))
 
 
 def decode_line(line: bytes) -> dict[str, Any]:

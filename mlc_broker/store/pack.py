@@ -19,6 +19,7 @@ from mlc_broker.model.errors import ShardCorrupt
 from mlc_broker.store.columns import ROW, Rows, by_column, by_row
 
 ID_BYTES = 16
+FRAME_EVENTS = 64  # lines that are compressed as one
 LINES_BYTES_MAX = 64 * 1024 * 1024  # of one frame when opened: more is no frame of ours
 COLUMNS = ("n", "t0", "t1", "recv", "ids", "cols", "frames", "offs", "crc")
 
@@ -97,18 +98,18 @@ class Pack(Struct, frozen=True, gc=False):
 
 
 def pack_of(
-    rows: Rows, ids: bytes, frames: Iterable[Sequence[bytes]], *, recv: int, level: int = 1
+    rows: Rows, ids: bytes, frames: Iterable[tuple[int, bytes]], *, recv: int, level: int = 1
 ) -> Pack:
-    """Return the pack of these events: rows, ids and lines (by frames) in the same order.
+    """Return the pack of these events: rows, ids and frames (count and lines) in the same order.
 
     Compresses, so it belongs into a thread. `recv`: latest receipt in epoch ms; `level`: of zstd.
     """
     compress = zstandard.ZstdCompressor(level=level).compress
     bodies, ends, count, size = [], [], 0, 0
-    for lines in frames:
-        body = compress(b"\n".join(lines) + b"\n")
+    for events, lines in frames:
+        body = compress(lines)
         bodies.append(body)
-        count += len(lines)
+        count += events
         size += len(body)
         ends += [count, size]
     if not count == len(rows) == len(ids) // ID_BYTES:

@@ -227,10 +227,11 @@ class RosterFile:
         connection.execute(f"BEGIN {kind}")
         try:
             yield
+            connection.execute("COMMIT")
         except BaseException:
-            connection.execute("ROLLBACK")
+            if connection.in_transaction:  # a full disk may have rolled back already
+                connection.execute("ROLLBACK")
             raise
-        connection.execute("COMMIT")
 
     @contextmanager
     def _complaints(self, what: str) -> Iterator[None]:

@@ -57,9 +57,7 @@ class Store:
         self._lock: int | None = None
         self.manifest: Manifest
         self.writer: Writer
-        self.ids = Ids(
-            window_ms=int(limits.window_hours * HOUR_MS), bytes_max=limits.ids_bytes_max
-        )
+        self.ids = Ids(window_ms=int(limits.window_hours * HOUR_MS), bytes_max=limits.ids_bytes_max)
         self._hot: dict[int, HotFile] = {}  # all whose events are not yet in homes, by number
 
     @classmethod

@@ -9,17 +9,18 @@ from typing import Any
 
 import numpy as np
 import trio
+from msgspec import Raw
 
 from mlc_broker.model.batch import DUPLICATE, STORED, Batch, Outcome, Receipt
 from mlc_broker.model.errors import ShardCorrupt, ShardUnavailable, StoreError
-from mlc_broker.model.event import Event, rfc3339
+from mlc_broker.model.event import Event, Facts, rfc3339
 from mlc_broker.runtime.clock import Clock
 from mlc_broker.runtime.crashpoint import crash_point
-from mlc_broker.store.columns import ROW, RowWriter, epoch_ms
+from mlc_broker.store.columns import ROW, FactCodes, Rows, RowWriter
 from mlc_broker.store.hot import Committed, HotFile
 from mlc_broker.store.ids import Hasher, Ids, as_hashes
-from mlc_broker.store.lines import LineWriter
-from mlc_broker.store.pack import Pack, pack_of
+from mlc_broker.store.lines import Line, LineWriter, encode_lines
+from mlc_broker.store.pack import FRAME_EVENTS, Pack, pack_of
 
 InThread = Callable[..., Any]
 STOPPING = Receipt(Outcome.RETRY, "stopping", "the daemon is stopping")
@@ -48,7 +49,8 @@ class Writer:
         self.commits = 0
         self.failures = 0
         self._hasher = hasher
-        self._categories = _Categories(categories)
+        self._categories = categories
+        self._rows_of, self._rows = hot, RowWriter(hot.dictionary, categories)
         self._clock = clock
         self._in_thread = in_thread
         self._on_commit = on_commit
@@ -79,8 +81,10 @@ class Writer:
                 group = await self._next_group()
                 if group is None:
                     return
+                self._flight = group
                 with trio.CancelScope(shield=True):
                     await self._commit(group)
+                self._flight = None
         finally:
             self._give_up()
 
@@ -108,38 +112,35 @@ class Writer:
     # --- gathering ---
 
     def _admit(self, batch: Batch) -> set[Group]:
+        # Only what is in the making or in flight is looked up here; what was stored before is
+        # looked up once for the whole group, which costs a tenth.
+        making, pending, waits = self._making, self.pending, set[Group]()
+        if not making.count:
+            making.lines.stored_at = rfc3339(self._clock.now())
         positions = batch.pending
-        events: list[Event] = [e for i in positions if (e := batch.events[i]) is not None]
-        hashes = self._hasher.hash_all(events)
-        known = self.ids.known(hashes)
-        making: Group | None = self._making
-        pending, waits = self.pending, set[Group]()
-        if self.ids.full:
-            making = None
-        elif not self._making.count:
-            self._making.lines.stored_at = rfc3339(self._clock.now())
-        fresh = making.batch(batch) if making else []
-        now_ms = floor(batch.origin.received_at.timestamp() * 1000)
-        for position, event, h, old in zip(positions, events, hashes, known, strict=True):
-            if old:
-                batch.settle(position, DUPLICATE)
-            elif (group := pending.get(h)) is not None:
+        events = [batch.events[i] for i in positions]
+        fresh = making.batch(batch)
+        for position, event, h in zip(
+            positions, events, self._hasher.hash_all(events), strict=True
+        ):
+            if (group := pending.get(h)) is not None:
                 group.echoes.append((batch, position))
                 waits.add(group)
-            elif making is None:
-                batch.settle(position, IDS_FULL)
             else:
                 pending[h] = making
                 making.add(event, h)
                 fresh.append(position)
-        if fresh and making is not None:
+        if fresh:
             waits.add(making)
-            making.recv = max(making.recv, now_ms)
+            received_ms = floor(batch.origin.received_at.timestamp() * 1000)
+            making.recv = max(making.recv, received_ms)
             self._wake.set()
         return waits
 
     def _new_group(self, hot: HotFile) -> Group:
-        return Group(hot, self._categories, rfc3339(self._clock.now()))
+        if self._rows_of is not hot:
+            self._rows_of, self._rows = hot, RowWriter(hot.dictionary, self._categories)
+        return Group(hot, self._rows, rfc3339(self._clock.now()))
 
     async def _next_group(self) -> Group | None:
         while not self._waiting and not self._making.count:
@@ -174,62 +175,60 @@ class Writer:
     # --- committing ---
 
     async def _commit(self, group: Group) -> None:
-        self._flight = group
-        hot = group.hot
-        words_end = len(hot.dictionary)
-        word0 = hot.saved_words
-        words = hot.dictionary.words[word0:words_end]
+        hot, hashes = group.hot, group.hashes
+        known = self.ids.known(hashes)
+        if any(known):
+            group = group.without(known)
         try:
-            pack, sequence = await self._in_thread(group.write, words, word0)
+            if not group.count:
+                group.settle(STORED, DUPLICATE)
+            elif self.ids.full:
+                group.settle(IDS_FULL, IDS_FULL)
+            else:
+                word0 = hot.saved_words
+                words = hot.dictionary.words[word0:]
+                self._succeed(group, *await self._in_thread(group.write, words, word0))
         except StoreError as error:
             self._fail(group, error)
-            return
         except Exception as error:  # noqa: BLE001 - the guard around a commit (ARCHITECTURE.md)
+            if group.done.is_set():
+                raise  # the commit stood; what broke was told about it
             hot.suspect = True
             self._fail(group, ShardUnavailable(f"the commit broke: {error!r}"))
-            return
         finally:
-            self._flight = None
-        crash_point("append.before_ack")
-        self._succeed(group, pack, sequence)
+            for h in hashes:
+                self.pending.pop(h, None)
 
-    def _succeed(self, group: Group, pack: Pack, sequence: int) -> None:
-        rows = group.rows
+    def _succeed(self, group: Group, pack: Pack, rows: Rows, sequence: int) -> None:
+        crash_point("append.before_ack")
         group.hot.note(sequence, pack.recv, rows)
         self.ids.add(as_hashes(pack.ids), pack.recv)
-        self._forget_pending(group)
         self.commits += 1
         group.settle(STORED, DUPLICATE)
-        self._on_commit(
-            Committed(group.events, rows, pack, group.hot.number, sequence, group.lines.stored_at)
-        )
         crash_point("append.after_ack")
+        stored_at = group.lines.stored_at
+        self._on_commit(Committed(group.events, rows, pack, group.hot.number, sequence, stored_at))
 
     def _fail(self, group: Group, error: StoreError) -> None:
         self.failures += 1
-        self._forget_pending(group)
         reason = "corrupt" if isinstance(error, ShardCorrupt) else "storage"
         receipt = Receipt(Outcome.RETRY, reason, f"{error} {error.hint}".strip())
         group.settle(receipt, receipt)
-
-    def _forget_pending(self, group: Group) -> None:
-        for h in group.hashes:
-            self.pending.pop(h, None)
 
     def _give_up(self) -> None:
         groups = [*self._waiting, self._making]
         self._waiting.clear()
         self._making = self._new_group(self.hot)
         for group in groups:
-            self._forget_pending(group)
             group.settle(STOPPING, STOPPING)
+        self.pending.clear()
         self._let_in()
 
 
 class Group:
-    """The events of one commit, encoded as they come."""
+    """The events of one commit, made ready as they come."""
 
-    def __init__(self, hot: HotFile, categories: dict[str, str], stored_at: str) -> None:
+    def __init__(self, hot: HotFile, rows: RowWriter, stored_at: str) -> None:
         self.hot = hot
         self.events: list[Event] = []
         self.hashes: list[bytes] = []
@@ -237,64 +236,75 @@ class Group:
         self.recv = 0
         self.echoes: list[tuple[Batch, int]] = []  # duplicates that wait for this commit
         self.done = trio.Event()
-        self._row = RowWriter(hot.dictionary, categories).row
+        self.owners: list[tuple[Batch, list[int]]] = []  # whose events these are, in order
+        self._writer = rows
+        self._by_facts: dict[Facts, tuple[Raw, FactCodes]] = {}
         self._rows: list[bytes] = []
-        self._batches: list[tuple[Batch, list[int]]] = []
+        self._lines: list[Line] = []
 
     @property
     def count(self) -> int:
         """How many events are in it."""
         return len(self.events)
 
-    @property
-    def rows(self) -> np.ndarray[Any, Any]:
-        """The packed columns."""
-        return np.frombuffer(b"".join(self._rows), ROW)
-
     def batch(self, batch: Batch) -> list[int]:
         """Begin to take events of this batch; put the positions taken into the list returned."""
         positions: list[int] = []
-        self._batches.append((batch, positions))
+        self.owners.append((batch, positions))
         return positions
 
     def add(self, event: Event, h: bytes) -> None:
         """Take an event that is new."""
-        ms = epoch_ms(event)
-        self._rows.append(self._row(event, ms))
-        self.lines.add(event, ms)
+        ms = floor(event.timestamp.timestamp() * 1000 + 0.0005)
+        facts = event.facts
+        meta, codes = self._by_facts.get(facts) or self._facts(facts)
+        self._rows.append(self._writer.row(event, ms, codes))
+        self._lines.append(self.lines.line(event, ms, meta))
         self.events.append(event)
         self.hashes.append(h)
 
-    def write(self, words: list[str], word0: int) -> tuple[Pack, int]:
-        """Compress and commit; thread-side. Return the pack and its first sequence."""
-        if self.hot.suspect:
-            self.hot.reopen()
-            word0, words = self.hot.saved_words, self.hot.dictionary.words[self.hot.saved_words :]
-        ids = b"".join(self.hashes)
-        pack = pack_of(self.rows, ids, self.lines.frames, recv=self.recv)
-        return pack, self.hot.append(pack, words, word0)
+    def rows(self) -> Rows:
+        """Return the packed columns."""
+        return np.frombuffer(b"".join(self._rows), ROW)
+
+    def write(self, words: list[str], word0: int) -> tuple[Pack, Rows, int]:
+        """Compress and commit; thread-side. Return the pack, its columns, its first sequence."""
+        hot = self.hot
+        if hot.suspect:
+            hot.reopen()
+            word0, words = hot.saved_words, hot.dictionary.words[hot.saved_words :]
+        rows, lines = self.rows(), self._lines
+        frames = (
+            (len(part), encode_lines(part))
+            for part in (lines[i : i + FRAME_EVENTS] for i in range(0, len(lines), FRAME_EVENTS))
+        )
+        pack = pack_of(rows, b"".join(self.hashes), frames, recv=self.recv)
+        return pack, rows, hot.append(pack, words, word0)
+
+    def without(self, known: list[bool]) -> Group:
+        """Return the group of those events that are not known; settle the known as duplicates."""
+        rest = Group(self.hot, self._writer, self.lines.stored_at)
+        rest.recv, rest.echoes, rest.done = self.recv, self.echoes, self.done
+        at = 0
+        for batch, positions in self.owners:
+            kept = rest.batch(batch)
+            for position in positions:
+                if known[at]:
+                    batch.settle(position, DUPLICATE)
+                else:
+                    kept.append(position)
+                    rest.add(self.events[at], self.hashes[at])
+                at += 1
+        return rest
 
     def settle(self, own: Receipt, echo: Receipt) -> None:
         """Give every event its receipt, and the waiting duplicates theirs."""
-        for batch, positions in self._batches:
+        for batch, positions in self.owners:
             batch.settle_all(own, positions)
         for batch, position in self.echoes:
             batch.settle(position, echo)
         self.done.set()
 
-
-class _Categories(dict[str, str]):
-    """Event type → category, asked once for each type."""
-
-    def __init__(self, ask: Callable[[str], str | None]) -> None:
-        super().__init__()
-        self._ask = ask
-
-    def get(self, event_type: str, default: Any = None) -> Any:  # type: ignore[override]
-        found = super().get(event_type)
-        if found is None:
-            found = self._ask(event_type)
-            if found is None:
-                return default
-            self[event_type] = found
-        return found
+    def _facts(self, facts: Facts) -> tuple[Raw, FactCodes]:
+        made = self._by_facts[facts] = (self.lines.meta(facts), self._writer.facts(facts))
+        return made
