@@ -28,7 +28,7 @@ class Protect(Processor):
     stage = Stage.PROTECT
     pure: ClassVar[bool] = True
 
-    class Settings(Struct, frozen=True, forbid_unknown_fields=True):
+    class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """How people of unknown age are treated, and the key of the pseudonyms."""
 
         unknown_age: Literal["child", "adult"] = "child"

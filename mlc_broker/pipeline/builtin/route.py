@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from mlc_broker.model.event import Event
@@ -29,7 +29,7 @@ class Route(Processor):
     class Settings(Struct, frozen=True, forbid_unknown_fields=True):
         """The streams: a name, and the types (`*` stands for anything) that go there."""
 
-        streams: dict[str, list[str]] = DEFAULT_STREAMS
+        streams: dict[str, list[str]] = field(default_factory=lambda: dict(DEFAULT_STREAMS))
 
     settings: Settings
 

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
+from mlc_broker.model.catalog import Sampling
 from mlc_broker.model.event import Event
 from mlc_broker.model.verdict import Drop, Verdict
 from mlc_broker.pipeline.processor import Processor, Stage
@@ -39,12 +40,12 @@ class Sample(Processor):
         """Return each event, with the rate it was kept at, or its Drop."""
         types = self.tools.catalog.types
         return [
-            event if types[event.event_type].sampling == "never" else self._sample(event)
+            event if sampling == "never" else self._sample(event, sampling)
             for event in events
+            for sampling in (types[event.event_type].sampling,)
         ]
 
-    def _sample(self, event: Event) -> Verdict:
-        sampling = self.tools.catalog.types[event.event_type].sampling
+    def _sample(self, event: Event, sampling: Sampling) -> Verdict:
         production = self.settings.environment == "production"
         if sampling == "debug":
             return Drop("environment") if production else event

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 from msgspec.structs import replace
 
-from mlc_broker.model.catalog import SchemaError, check_context, check_device
+from mlc_broker.model.catalog import AnyType, SchemaError, check_context, check_device
 from mlc_broker.model.event import Event, Facts, rfc3339
 from mlc_broker.model.verdict import Reject, Verdict
 from mlc_broker.pipeline.processor import Processor, Stage
@@ -42,10 +42,10 @@ class Validate(Processor):
     async def process_many(self, events: Sequence[Event]) -> Sequence[Verdict]:
         """Return each event checked, or why it can never be stored."""
         suspect = _FOREIGN.search("".join([event.event_id for event in events])) is not None
-        return [self._check(event, suspect) for event in events]
+        types = self.tools.catalog.types
+        return [self._check(event, types.get(event.event_type), suspect) for event in events]
 
-    def _check(self, event: Event, suspect: bool) -> Verdict:
-        kind = self.tools.catalog.types.get(event.event_type)
+    def _check(self, event: Event, kind: AnyType | None, suspect: bool) -> Verdict:
         if kind is None:
             return Reject(
                 "unknown_type",
@@ -62,9 +62,9 @@ class Validate(Processor):
         timestamp, facts = moment
         try:
             checked = kind.check(event.properties_json)
-            context, context_json = check_context(event.context_json)
-            _, device_json = check_device(event.device_json)
-            context_json = _assigned(checked.value, context, context_json)
+            context = check_context(event.context_json)
+            device = check_device(event.device_json)
+            context_json = _assigned(checked.value, context.value, context.json)
         except SchemaError as error:
             return Reject("schema", str(error))
         return replace(
@@ -72,7 +72,7 @@ class Validate(Processor):
             timestamp=timestamp,
             properties_json=checked.json,
             context_json=context_json,
-            device_json=device_json,
+            device_json=device.json,
             facts=facts,
         )
 
