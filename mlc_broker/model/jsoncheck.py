@@ -59,20 +59,21 @@ class Shape(Generic[S]):
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return self._check_slowly(raw)
         json = _encode(value)
-        if (
-            len(json) == len(raw)
-            and (json.find(_BACKSLASH) < 0 or json.find(b"\\u0000") < 0)
-            and (self._exact or _says_the_same(bytes(raw), json))
-        ):
-            return Checked(Raw(json), value)
+        if len(json) == len(raw) and (self._exact or _same_strings(bytes(raw), json)):
+            if json.find(_BACKSLASH) < 0 or json.find(_NUL) < 0:
+                return Checked(Raw(json), value)
         return self._check_slowly(raw)
 
     def _check_slowly(self, raw: Raw) -> Checked[S]:
         json = _encode(plain(raw, self._where, self._spellings))
         try:
-            return Checked(Raw(json), self._decode(json))
+            value = self._decode(json)
         except msgspec.DecodeError as error:
             raise _placed(error, self._where) from None
+        ordered = _encode(value)  # the known keys in the order of the struct, as the fast way has
+        if len(ordered) == len(json) and (self._exact or _same_strings(json, ordered)):
+            json = ordered
+        return Checked(Raw(json), value)
 
 
 class CachedShape(Shape[S]):
@@ -186,7 +187,7 @@ def _respelt(value: dict[str, Any], spellings: Mapping[str, str], where: str) ->
     return right
 
 
-def _says_the_same(raw: bytes, json: bytes) -> bool:
+def _same_strings(raw: bytes, json: bytes) -> bool:
     """Tell whether no string, and so no key, got lost. Without escapes a quote is a delimiter."""
     return raw == json or (b"\\" not in raw and raw.count(b'"') == json.count(b'"'))
 
@@ -222,5 +223,6 @@ def _refuse(text: str, where: str) -> NoReturn:
 
 
 _JSON_NAMES = {list: "array", str: "str", bool: "bool", int: "int", float: "float"}
-_BACKSLASH = 92  # one byte is found without a search
+_BACKSLASH = 92  # one byte is found sooner than six
+_NUL = b"\\u0000"
 _encode = msgspec.json.Encoder().encode

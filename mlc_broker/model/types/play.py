@@ -7,6 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 from msgspec import Meta, Struct
 
 from mlc_broker.model.types.base import (
+    DEFAULT_MAX_SCORE,
     Count,
     Duration,
     GameVersion,
@@ -71,12 +72,16 @@ class Learning(Properties, frozen=True):
 
 
 class Play(Learning, frozen=True):
-    """An event of one play: it names the play, and its score is within bounds."""
+    """An event of one play: its score is within bounds; a `game_id` meets any of its needs."""
 
     def __post_init__(self) -> None:
-        if self.score is not None:
-            check_score(self.score, self.max_score)
-        if self.needs:
+        # Every play passes here: nothing is called unless there is something to find.
+        score = self.score
+        if score is not None:
+            limit = self.max_score
+            if score > (DEFAULT_MAX_SCORE if limit is None else limit):
+                check_score(score, limit)
+        if self.game_id is None and self.needs:
             check_needs(self)
 
 
