@@ -90,11 +90,11 @@ def read_games(rows: Sequence[Sequence[str]]) -> tuple[dict[str, Game], int]:
     games: dict[str, Game] = {}
     skipped = 0
     for row in rows:
-        found = _GAME.match(row[3].strip()) if len(row) > 31 else None
+        found = _GAME.match(row[3].strip()) if len(row) > 3 else None
         if not found:
             continue
         number = found.group(1)
-        if number in games:
+        if number in games or len(row) < 32:
             skipped += 1
             continue
         targets = {
