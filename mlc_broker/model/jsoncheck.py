@@ -59,9 +59,12 @@ class Shape(Generic[S]):
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return self._check_slowly(raw)
         json = _encode(value)
-        if len(json) == len(raw) and (self._exact or _same_strings(bytes(raw), json)):
-            if json.find(_BACKSLASH) < 0 or json.find(_NUL) < 0:
-                return Checked(Raw(json), value)
+        if (
+            len(json) == len(raw)
+            and (self._exact or (sent := bytes(raw)) == json or _same_strings(sent, json))
+            and (json.find(_BACKSLASH) < 0 or json.find(_NUL) < 0)
+        ):
+            return Checked(Raw(json), value)
         return self._check_slowly(raw)
 
     def _check_slowly(self, raw: Raw) -> Checked[S]:
@@ -123,7 +126,9 @@ def plain(
         return {}
     if not isinstance(value, dict):
         _refuse(f"Expected `object`, got `{_JSON_NAMES.get(type(value), 'number')}`", where)
-    return _checked_object(_respelt(value, spellings, where) if spellings else value, where, 1)
+    if spellings and not spellings.keys().isdisjoint(value):
+        value = _respelt(value, spellings, where)
+    return _checked_object(value, where, 1)
 
 
 def camel(name: str) -> str:
@@ -150,8 +155,12 @@ def _checked_object(value: dict[str, Any], where: str, depth: int) -> dict[str, 
         _refuse(f"Object has {len(value)} keys, over the limit of {object_keys_max}", where)
     kept = {}
     for key, item in value.items():
-        _check_text(key, where, key_chars_max, "key")
-        if item is not None:
+        if len(key) > key_chars_max or "\0" in key:
+            _check_text(key, where, key_chars_max, "key")
+        kind = type(item)
+        if kind is bool or kind is float or (kind is str and len(item) < 256 and "\0" not in item):
+            kept[key] = item  # nothing to find: no path is made
+        elif item is not None:
             kept[key] = _checked(item, f"{where}.{key}", depth)
     return kept
 
@@ -189,7 +198,7 @@ def _respelt(value: dict[str, Any], spellings: Mapping[str, str], where: str) ->
 
 def _same_strings(raw: bytes, json: bytes) -> bool:
     """Tell whether no string, and so no key, got lost. Without escapes a quote is a delimiter."""
-    return raw == json or (b"\\" not in raw and raw.count(b'"') == json.count(b'"'))
+    return raw.find(_BACKSLASH) < 0 and raw.count(_QUOTE) == json.count(_QUOTE)
 
 
 def _holds_float(info: Any) -> bool:
@@ -224,5 +233,6 @@ def _refuse(text: str, where: str) -> NoReturn:
 
 _JSON_NAMES = {list: "array", str: "str", bool: "bool", int: "int", float: "float"}
 _BACKSLASH = 92  # one byte is found sooner than six
+_QUOTE = 34
 _NUL = b"\\u0000"
 _encode = msgspec.json.Encoder().encode

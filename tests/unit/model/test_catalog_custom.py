@@ -78,7 +78,7 @@ def test_a_type_that_says_nothing_follows_consent(tmp_path: Path) -> None:
 def test_a_title_may_be_the_name_and_debug_stays_out_of_production(tmp_path: Path) -> None:
     [kind] = load_custom_types(write(tmp_path, a={"title": "org.trace", "x-sampling": "debug"}))
     assert kind.name == "org.trace"
-    assert kind.environments == {"development", "staging"}
+    assert kind.environments == frozenset({"development", "staging"})
 
 
 def test_custom_types_join_the_catalog_with_a_schema_of_their_own(tmp_path: Path) -> None:
@@ -111,7 +111,10 @@ def test_there_need_be_no_directory(tmp_path: Path) -> None:
         ({"x-event-type": "org." + "a" * 61}, "at most 64 characters"),
         ({"x-event-type": 5, "title": "org.ok"}, '"x-event-type"'),
         ({}, '"x-event-type"'),
-        ({"x-event-type": "org.a", "x-category": "fun"}, '"x-category": expected one of user_inter'),
+        (
+            {"x-event-type": "org.a", "x-category": "fun"},
+            '"x-category": expected one of user_inter',
+        ),
         ({"x-event-type": "org.a", "x-privacy": "low"}, '"x-privacy": expected one of standard'),
         ({"x-event-type": "org.a", "x-sampling": "10 %"}, '"x-sampling": expected one of never'),
         ({"x-event-type": "org.a", "x-category": ["x"]}, '"x-category"'),

@@ -104,15 +104,19 @@ def test_checking_twice_changes_nothing(
     assert twice.value == once.value
 
 
-@given(st.binary(max_size=60) | st.text(max_size=40).map(lambda text: text.encode(errors="replace")))
+@given(
+    st.binary(max_size=60) | st.text(max_size=40).map(lambda text: text.encode(errors="replace"))
+)
 def test_any_bytes_are_checked_or_refused_with_a_path(raw: bytes) -> None:
     for shape in (SHAPE, WHOLE):
         try:
-            checked = shape.check(Raw(raw))
+            kept, words = json.loads(bytes(shape.check(Raw(raw)).json)), ""
         except SchemaError as error:
-            assert "$.properties" in str(error)
+            kept, words = None, str(error)
+        if kept is None:
+            assert "$.properties" in words
         else:
-            assert json.loads(bytes(checked.json)) == without_nulls(json.loads(raw) or {})
+            assert kept == without_nulls(json.loads(raw) or {})
 
 
 @pytest.mark.parametrize(
@@ -155,7 +159,9 @@ def test_a_hostile_value_is_refused_with_its_path(text: str, words: str) -> None
 
 def test_too_many_keys_in_one_object_are_refused() -> None:
     many = msgspec.json.encode({"x": {str(i): i for i in range(257)}})
-    with pytest.raises(SchemaError, match=r"257 keys, over the limit of 256 - at `\$.properties.x`"):
+    with pytest.raises(
+        SchemaError, match=r"257 keys, over the limit of 256 - at `\$.properties.x`"
+    ):
         SHAPE.check(Raw(many))
 
 

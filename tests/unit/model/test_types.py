@@ -113,7 +113,9 @@ def test_a_score_over_its_maximum_is_refused_with_both_figures(name: str) -> Non
 
 
 def test_real_targets_fit() -> None:
-    found = check("game_stage_complete", {"game_id": "GAM-0950", "score": 8_900, "max_score": 9_000})
+    found = check(
+        "game_stage_complete", {"game_id": "GAM-0950", "score": 8_900, "max_score": 9_000}
+    )
     assert (found.value.score, found.value.max_score) == (8_900, 9_000)
 
 
