@@ -1,0 +1,51 @@
+"""The HTTP application: the hot routes in front, Quart behind, problems and CORS around both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from quart import Blueprint
+from quart_trio import QuartTrio
+
+from mlc_broker.edge import problems
+from mlc_broker.edge.house import House
+from mlc_broker.edge.http import ingest, operations
+from mlc_broker.edge.http.cors import Cors
+from mlc_broker.edge.routes import Route, wing
+from mlc_broker.edge.server import ASGIApp, Front, HTTPConnection
+
+Wing = tuple[Blueprint, Sequence[Route]]
+
+
+def make_app(house: House, wings: Sequence[Wing] = ()) -> ASGIApp:
+    """Return the ASGI application of the house; `wings` are the blueprints of other pages.
+
+    Each wing brings the routes that it serves, so that `/openapi.json` says all of it.
+    """
+    routes: list[Route] = [*ingest.ROUTES, *operations.ROUTES]
+    for _, more in wings:
+        routes.extend(more)
+    document = operations.openapi_route(routes, house.version)
+    quart = make_quart(house, [blueprint for blueprint, _ in wings], document)
+    hot = ingest.Ingest(house)
+    front = Front({("POST", "/v1/events"): hot.events, ("POST", "/v1/beacon"): hot.beacon}, quart)
+    return Cors(front, house.origins)
+
+
+def make_quart(house: House, blueprints: Sequence[Blueprint], document: Route) -> Any:
+    """Return the Quart part: everything but publishing."""
+    app = QuartTrio("mlc_broker", static_folder=None)
+    app.asgi_http_class = HTTPConnection
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+    app.config["MAX_CONTENT_LENGTH"] = house.limits.body_bytes_max
+    app.config["BODY_TIMEOUT"] = house.body_seconds_max
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False
+    app.url_map.redirect_defaults = False
+    problems.register(app)
+    app.register_blueprint(operations.operations(house))
+    app.register_blueprint(wing("document", [document], house))
+    for blueprint in blueprints:
+        app.register_blueprint(blueprint)
+    return app
