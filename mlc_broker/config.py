@@ -80,6 +80,11 @@ class Config(Struct, frozen=True, kw_only=True):
         return self.folder / self.storage.path
 
     @property
+    def keys_path(self) -> Path:
+        """The file of ingest and anonymous keys."""
+        return self.data_path / "keys.db"
+
+    @property
     def plugins_path(self) -> Path:
         """The folder of plugin files."""
         return self.folder / self.plugins.path

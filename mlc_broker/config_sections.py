@@ -174,6 +174,9 @@ class Auth(Section, frozen=True, kw_only=True):
     jwks_file: Annotated[
         str, Meta(min_length=1, description="public keys, EdDSA, ES256, RS256; may be missing")
     ] = "jwks.json"
+    pepper_file: Annotated[
+        str, Meta(min_length=1, description="without it, stored keys are of no use; made like it")
+    ] = "keys.pepper"
     issuer: Annotated[str | None, Meta(description="then `iss` of a token must be this")] = None
     token_seconds_max: Annotated[
         int, Meta(ge=60, le=31 * 86_400, description="the longest life of a token")
