@@ -10,6 +10,7 @@ import trio
 from trio.abc import Stream
 
 PIECE_BYTES = 65_536
+GOODBYE = b"\x88"  # how a closing frame begins, and no other frame nor an HTTP answer
 GONE = (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError, OSError)
 
 
@@ -36,6 +37,8 @@ class PatientStream(Stream):
         self._hearing = trio.Event()
         self._hearing.set()
         self._ended = trio.Event()
+        self._goodbye_said = False
+        self.last_words: Callable[[], bytes] = lambda: b""  # asked once, if nobody said goodbye
 
     def silent_seconds(self) -> float:
         """Say how long we have been waiting for the peer; 0 while it is the peer who waits.
@@ -70,6 +73,8 @@ class PatientStream(Stream):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send it, piece by piece; BrokenResourceError when one piece does not go out in time."""
         view = memoryview(data)
+        if view[:1] == GOODBYE:
+            self._goodbye_said = True
         for start in range(0, len(view), PIECE_BYTES):
             with trio.move_on_after(self._send_seconds_max) as patience:
                 await self.inner.send_all(view[start : start + PIECE_BYTES])
@@ -100,6 +105,9 @@ class PatientStream(Stream):
         self._on_end()
 
     async def _part(self) -> None:
+        if not self._goodbye_said:
+            self._goodbye_said = True
+            await self.inner.send_all(self.last_words())
         if not isinstance(self.inner, trio.SocketStream):
             await self.inner.aclose()  # TLS says goodbye in its own words
             return

@@ -21,7 +21,8 @@ from mlc_broker.edge import sockets
 from mlc_broker.edge.patient import PatientStream
 from mlc_broker.model.errors import ClientError, TooLarge
 
-NORMAL, GOING_AWAY, POLICY = 1000, 1001, 1008
+NORMAL, GOING_AWAY, POLICY, INTERNAL = 1000, 1001, 1008, 1011
+BROKEN_RULES = frozenset({1002, 1003, 1007})
 SUBPROTOCOL = "mlc.v1"
 REASON_BYTES_MAX = 123  # RFC 6455: a control frame holds 125, two of them are the code
 TICKS_PER_PING = 5
@@ -74,6 +75,7 @@ class Connection:
         self._limits = limits
         self._listening = trio.CancelScope()
         self.last_was_binary = False
+        stream.last_words = self._verdict
 
     async def receive(self) -> str | bytes:
         """Return the next message: text as str, binary as bytes.
@@ -116,6 +118,13 @@ class Connection:
         """Ask for a sign of life; whether one came is seen in the stream."""
         with suppress(ConnectionClosed), trio.move_on_after(self._limits.silence_seconds_max):
             await self._websocket.ping()
+
+    def _verdict(self) -> bytes:
+        """Name the rule that a guest broke: the library hangs up there without a word."""
+        closed = self._websocket.closed
+        if closed is None or closed.code not in BROKEN_RULES:
+            return b""
+        return bytes([0x88, 2]) + int(closed.code).to_bytes(2, "big")
 
     async def _next(self) -> str | bytes:
         with trio.CancelScope() as self._listening:
@@ -296,6 +305,9 @@ class Door:
             error = _first(errors)
             await _tell(connection, error)
             await connection.close(error.close_code or POLICY, error.code)
+        except* Exception:
+            await connection.close(INTERNAL)
+            raise
         finally:
             del self._guests[connection]
             await connection.close(GOING_AWAY if self._stopping.is_set() else NORMAL)
