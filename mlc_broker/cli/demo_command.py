@@ -72,8 +72,8 @@ def demo(
     if not file.exists():
         _run("init", str(directory))
     config = load(file)
+    load_roster(file, plan)
     with _served(file) as (ws, http):
-        load_roster(file, plan)
         access = access_of(config, plan, clock, ws=ws, url=http)
         _introduce(access, plan, file)
         told = run_simulation(plan, access, curriculum, clock=clock, forever=not once)
