@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import aclosing
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
@@ -15,7 +16,7 @@ from mlc_broker.model.principal import Role
 from mlc_broker.simulate.ledger import Difference, Ledger, Sent, essence
 from mlc_broker.simulate.people import ADMIN_ID
 from mlc_broker.simulate.plan import Access
-from mlc_broker.simulate.web import Answer, Away, Refused, asked, lines, request
+from mlc_broker.simulate.web import Answer, Refused, asked, lines, request
 
 COMPARE_SECONDS_MAX = 600.0
 RECEIPTS_AT_ONCE_MAX = 16
@@ -71,8 +72,7 @@ class Comparer:
         async with asked(self._access.http_url, "GET", path, token=token) as (status, _, parts):
             if status != 200:
                 return False
-            async for event in _events(parts):
-                self.found(event)
+            await _take_lines(parts, self.found)
         return True
 
     async def _by_receipts(self) -> None:
@@ -117,13 +117,14 @@ class Comparer:
                 self._ledger.differ(Difference.UNDEAD, what)
 
 
-async def _events(parts: AsyncIterator[bytes]) -> AsyncIterator[dict[str, Any]]:
-    async for line in lines(parts):
-        try:
-            event = msgspec.json.decode(line, type=dict[str, Any])
-        except ValueError as error:
-            raise Refused(f"the export has a line that is not JSON: {line[:200]!r}") from error
-        yield event
+async def _take_lines(parts: AsyncIterator[bytes], take: Callable[[dict[str, Any]], None]) -> None:
+    async with aclosing(lines(parts)) as each:
+        async for line in each:
+            try:
+                event = msgspec.json.decode(line, type=dict[str, Any])
+            except ValueError as error:
+                raise Refused(f"the export has a line that is not JSON: {line[:200]!r}") from error
+            take(event)
 
 
 def _changed(sent: Sent, event: dict[str, Any]) -> str:
@@ -139,6 +140,3 @@ def _changed(sent: Sent, event: dict[str, Any]) -> str:
     except (ValueError, TypeError):
         return f"timestamp is {event.get('timestamp')!r}"
     return f"its time is off by {off:.1f} s" if abs(off) > TIME_OFF_SECONDS_MAX else ""
-
-
-__all__ = ["Away", "Comparer", "Refused"]

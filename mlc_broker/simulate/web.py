@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
@@ -126,14 +126,15 @@ async def asked(
         if not isinstance(event, h11.Response):
             raise Away(f"{method} {path}: the connection was closed without an answer")
         names = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in event.headers}
-        yield event.status_code, names, _parts(parser, stream)
+        async with aclosing(_parts(parser, stream)) as parts:
+            yield event.status_code, names, parts
     except (trio.BrokenResourceError, trio.ClosedResourceError, h11.RemoteProtocolError) as error:
         raise Away(f"{method} {path}: {error}") from error
     finally:
         await trio.aclose_forcefully(stream)
 
 
-async def lines(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def lines(parts: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
     """Cut a body into its lines; raise Refused when one is longer than anything sensible."""
     rest = bytearray()
     async for part in parts:
@@ -149,7 +150,7 @@ async def lines(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         yield bytes(rest)
 
 
-async def _parts(parser: h11.Connection, stream: trio.abc.Stream) -> AsyncIterator[bytes]:
+async def _parts(parser: h11.Connection, stream: trio.abc.Stream) -> AsyncGenerator[bytes, None]:
     while True:
         event = await _next(parser, stream)
         if isinstance(event, h11.Data):
