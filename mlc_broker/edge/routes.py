@@ -118,8 +118,7 @@ class Call:
                 f"{', '.join(self.route.bodies)} is."
             )
         bytes_max = self.route.body_bytes_max or self.house.limits.body_bytes_max
-        data = await self.request.get_data(as_text=False)
-        assert isinstance(data, bytes)
+        data: bytes = await self.request.get_data(as_text=False)  # type: ignore[assignment]
         if len(data) > bytes_max:
             raise TooLarge(f"The body has {len(data)} bytes; at most {bytes_max} are taken.")
         return data

@@ -109,7 +109,7 @@ class Ingest:
             told = problem_of(error)
         except _Gone:
             return
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - one request's trouble, never the door's
             log.error("a request failed: %s", where(error))  # noqa: TRY400 - its words may be a sender's
             told = unforeseen_problem()
         await _reply(send, told)
