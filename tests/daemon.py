@@ -38,6 +38,8 @@ class Answer:
 class Daemon:
     """A daemon in its own directory. `start()` it, talk to `ws` and `http`, `stop()` or `kill()` it.
 
+    Daemon(path, settings={"events": {"max_batch": 10}}, append="[[sinks]]\\n…")
+
     daemon.token("usr_1", "org_1", "teacher")    a user token (the organization is made known)
     daemon.key("org_1")                          an ingest key
     daemon.get(path, token), daemon.put(path, record, token), daemon.delete(path, token)
@@ -45,15 +47,25 @@ class Daemon:
     daemon.lines                                 what it said on stderr
     """
 
-    def __init__(self, directory: Path, *, settings: str = "", environment: str = "") -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        settings: dict[str, dict[str, Any]] | None = None,
+        append: str = "",
+        environment: str = "",
+    ) -> None:
         self.directory = directory
         self.config = directory / "config.toml"
         self.ws = ""
         self.http = ""
         self.lines: list[str] = []
         self.process: subprocess.Popen[str] | None = None
-        self._settings = settings
-        self._environment = environment
+        self._settings = dict(settings or {})
+        self._append = append
+        if environment:
+            events = self._settings.get("events", {})
+            self._settings["events"] = events | {"environment": environment}
         self._organizations: set[str] = set()
         self._tokens: dict[tuple[str, ...], str] = {}
 
@@ -209,9 +221,10 @@ class Daemon:
         )
         assert done.returncode == 0, (done.stdout, done.stderr)
         text = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:0", self.config.read_text())
-        if self._environment:
-            text = re.sub(r"(?m)^environment\b.*$", f'environment = "{self._environment}"', text)
-        self.config.write_text(f"{text}\n{self._settings}\n")
+        for section, keys in self._settings.items():
+            for key, value in keys.items():
+                text = _set(text, section, key, value)
+        self.config.write_text(f"{text}\n{self._append}\n")
 
     def _serve(self) -> subprocess.Popen[str]:
         process = subprocess.Popen(
@@ -235,6 +248,18 @@ class Daemon:
         assert self.process is not None
         if self.process.stdout is not None:
             self.process.stdout.close()
+
+
+def _set(text: str, section: str, key: str, value: Any) -> str:
+    """Set a key of a TOML section, in its place."""
+    line = f"{key} = {json.dumps(value)}"
+    head = f"[{section}]"
+    before, found, after = text.partition(f"{head}\n")
+    if not found:
+        return f"{head}\n{line}\n\n{text}"
+    body, *rest = re.split(r"(?m)^(?=\[)", after, maxsplit=1)
+    body = re.sub(rf"(?m)^{key}\s*=.*\n", "", body)
+    return f"{before}{head}\n{line}\n{body}{''.join(rest)}"
 
 
 def wait_until(true: Any, *, seconds_max: float = 10.0) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,12 +13,14 @@ from tests.daemon import Daemon
 
 @pytest.fixture
 def make_daemon(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
-    """`make_daemon(settings="[events]\\n…", environment="development")`: started, ended after."""
+    """`make_daemon(settings={"events": {"max_batch": 10}})`: started, and ended after the test.
+
+    Also `append="[[sinks]]\\n…"`, `environment="development"`, `start=False`.
+    """
     made: list[Daemon] = []
 
-    def make(*, settings: str = "", environment: str = "", start: bool = True) -> Daemon:
-        directory = tmp_path / f"daemon-{len(made)}"
-        made.append(Daemon(directory, settings=settings, environment=environment))
+    def make(*, start: bool = True, **options: Any) -> Daemon:
+        made.append(Daemon(tmp_path / f"daemon-{len(made)}", **options))
         return made[-1].start() if start else made[-1]
 
     yield make
