@@ -88,7 +88,7 @@ class Consents:
     def add(self, organization_id: str, user_id: str, entries: Sequence[ConsentEntry]) -> None:
         """Put words in force."""
         person = (organization_id, user_id)
-        new = {(entry.category, entry.purpose): entry for entry in entries}
+        new: Words = {(entry.category, entry.purpose): entry for entry in entries}
         self._words[person] = {**self._words.get(person, {}), **new}
 
     def carry(self, user_id: str, *, old: str, new: str) -> None:

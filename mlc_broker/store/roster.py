@@ -7,6 +7,7 @@ When one returns it is on disk, and in force for the next event and the next que
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from threading import RLock
@@ -14,7 +15,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from mlc_broker.model.errors import BrokerError, Malformed, NotFound
+from mlc_broker.model.errors import BrokerError, Malformed
 from mlc_broker.model.person import (
     KINDS,
     Category,
@@ -98,7 +99,9 @@ class Roster:
         """Return the ids of the user's classes at that time, and of who teach them; sorted."""
         return self._memory.membership(organization_id, user_id, at)
 
-    def classes_taught_by(self, organization_id: str, teacher_ids: frozenset[str]) -> frozenset[str]:
+    def classes_taught_by(
+        self, organization_id: str, teacher_ids: frozenset[str]
+    ) -> frozenset[str]:
         """Return the ids of the classes that any of these people teach now."""
         return self._memory.classes_taught_by(organization_id, teacher_ids)
 
@@ -138,7 +141,7 @@ class Roster:
     def put(
         self,
         kind: str,
-        id: str,
+        key: str,
         record: Mapping[str, Any] | Record,
         *,
         within: str | None = None,
@@ -148,7 +151,7 @@ class Roster:
         Raises `NotFound` (no such kind), `Malformed`, `Forbidden`, `StoreError`.
         """
         with self._lock:
-            self.commit([self._change(self._memory, kind, id, record, within)])
+            self.commit([self._change(self._memory, kind, key, record, within)])
 
     def put_many(
         self,
@@ -167,13 +170,13 @@ class Roster:
         changes: list[Change] = []
         with self._lock:
             draft = self._memory.copy()  # a class of this very file may be asked for
-            for kind, id, record in items:
+            for kind, key, record in items:
                 try:
-                    change = self._change(draft, kind, id, record, within)
+                    change = self._change(draft, kind, key, record, within)
                 except BrokerError as error:
                     if rejected is None:
                         raise
-                    rejected(kind, id, error)
+                    rejected(kind, key, error)
                     continue
                 draft.apply(change)
                 changes.append(change)
@@ -189,35 +192,32 @@ class Roster:
         """
         with self._lock:
             self._file.write(changes)
-            moves = [change for change in changes if change.moved_from is not None]
+            for change in changes:
+                if change.moved_from is not None:
+                    self._consents.carry(
+                        change.id, old=change.moved_from, new=change.organization_id
+                    )
             if draft is None and len(changes) == 1 and changes[0].kind != "organizations":
                 self._memory.apply(changes[0])
             else:
                 self._memory = draft if draft is not None else self._memory_with(changes)
-            for change in moves:
-                self._consents.carry(
-                    change.id, old=str(change.moved_from), new=change.organization_id
-                )
             for change in changes:
                 if change.kind == "organizations" and change.record is None:
                     self._consents.forget_organization(change.id)
 
-    def delete(self, kind: str, organization_id: str, id: str) -> bool:
+    def delete(self, kind: str, organization_id: str, key: str) -> bool:
         """Delete a record and what hangs on it; False when there was none.
 
         An organization takes everything of its own with it, a class or a user the enrolments.
         """
         known = checked_kind(kind)
         with self._lock:
-            if organization_id not in self._memory.organizations_of(known, id) and not (
-                known == "organizations" and organization_id == id
-            ):
-                return False
-            was = self._memory.organizations_of(known, id)
-            self.commit(
-                [Change(kind=known, organization_id=organization_id, id=id, record=None)]
-            )
-            return organization_id in was
+            was = organization_id in self._memory.organizations_of(known, key)
+            if was or known == "organizations":
+                self.commit(
+                    [Change(kind=known, organization_id=organization_id, id=key, record=None)]
+                )
+        return was
 
     def put_consent(
         self,
@@ -271,7 +271,7 @@ class Roster:
         """Return a copy of the memory, to work changes out on. Hold `writing` meanwhile."""
         return self._memory.copy()
 
-    def writing(self) -> RLock:  # type: ignore[valid-type]  # RLock is a factory to typeshed 3.11
+    def writing(self) -> AbstractContextManager[Any]:
         """Return the lock that keeps other changes out."""
         return self._lock
 
@@ -284,24 +284,22 @@ class Roster:
         """Return the time of the roster's clock, in UTC."""
         return self._clock.now()
 
-    def change(
-        self, memory: Memory, kind: str, id: str, record: Record, within: str
-    ) -> Change:
+    def change(self, memory: Memory, kind: str, key: str, record: Record, within: str) -> Change:
         """Return the checked change that putting this record would be."""
-        return self._change(memory, kind, id, record, within)
+        return self._change(memory, kind, key, record, within)
 
     def _change(
         self,
         memory: Memory,
         kind: str,
-        id: str,
+        key: str,
         record: Mapping[str, Any] | Record,
         within: str | None,
     ) -> Change:
         return change_for(
             memory,
             kind,
-            id,
+            key,
             record,
             within=within,
             today=self._clock.now().date(),
@@ -324,10 +322,8 @@ class Roster:
 
 
 def _form(words: Mapping[Category, Word], given_by: str, basis: str) -> ConsentForm:
+    values: dict[str, Any] = {**words, "given_by": given_by, "basis": basis}
     try:
-        return msgspec.convert({**words, "given_by": given_by, "basis": basis}, ConsentForm)
+        return msgspec.convert(values, ConsentForm)
     except msgspec.ValidationError as error:
         raise Malformed(f"This is not a consent: {error}.") from error
-
-
-__all__ = ["Item", "NotFound", "Rejected", "Roster"]

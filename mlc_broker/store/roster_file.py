@@ -15,13 +15,14 @@ from typing import Any, get_args
 
 import msgspec
 from sqlite_utils import Database, Migrations
-from sqlite_utils.utils import sqlite3
+
 
 from mlc_broker.model.errors import StoreError
 from mlc_broker.model.event import rfc3339
 from mlc_broker.model.person import KINDS, RECORD_TYPES, ConsentEntry, Enrollment, Kind
 from mlc_broker.store.consents import Consents
 from mlc_broker.store.roster_memory import Change, Memory
+from mlc_broker.store.schema import sqlite3
 
 CONSENT_COLUMNS = "organization_id, user_id, category, purpose, word, given_by, basis, at"
 
@@ -96,9 +97,9 @@ class RosterFile:
         with self._complaints("read"), self._transaction("DEFERRED"):
             for kind in KINDS:
                 decode = msgspec.json.Decoder(RECORD_TYPES[kind]).decode
-                for org, id, text in self._rows(f"SELECT organization_id, id, record FROM {kind}"):
+                for org, key, text in self._rows(f"SELECT organization_id, id, record FROM {kind}"):
                     memory.apply(
-                        Change(kind=kind, organization_id=org, id=id, record=decode(text))
+                        Change(kind=kind, organization_id=org, id=key, record=decode(text))
                     )
             for org, user, *words in self._rows(
                 f"SELECT {CONSENT_COLUMNS} FROM consents ORDER BY id"
@@ -142,7 +143,7 @@ class RosterFile:
             rows = self._rows(
                 f"SELECT id FROM {kind} WHERE organization_id=? AND from_feed", (org,)
             )
-            return {id for (id,) in rows}
+            return {key for (key,) in rows}
 
     def erase_person(self, org: str, user: str, scrubbed: Iterable[Change]) -> dict[str, int]:
         """Remove the person's rows and consents, put the `scrubbed` records; count what went.
@@ -152,7 +153,9 @@ class RosterFile:
         with self._complaints("written"):
             with self._transaction():
                 gone = {
-                    "users": self._run("DELETE FROM users WHERE organization_id=? AND id=?", org, user),
+                    "users": self._run(
+                        "DELETE FROM users WHERE organization_id=? AND id=?", org, user
+                    ),
                     "enrollments": self._run(
                         "DELETE FROM enrollments WHERE organization_id=? AND user_id=?", org, user
                     ),
@@ -201,15 +204,15 @@ class RosterFile:
         )
         self._delete("users", old, user)
 
-    def _delete(self, kind: Kind, org: str, id: str) -> None:
+    def _delete(self, kind: Kind, org: str, key: str) -> None:
         if kind == "organizations":
             for table in (*get_args(Kind), "consents"):
                 self._run(f"DELETE FROM {table} WHERE organization_id=?", org)
             return
-        self._run(f"DELETE FROM {kind} WHERE organization_id=? AND id=?", org, id)
+        self._run(f"DELETE FROM {kind} WHERE organization_id=? AND id=?", org, key)
         if kind in {"users", "classes"}:
             column = "user_id" if kind == "users" else "class_id"
-            self._run(f"DELETE FROM enrollments WHERE organization_id=? AND {column}=?", org, id)
+            self._run(f"DELETE FROM enrollments WHERE organization_id=? AND {column}=?", org, key)
 
     def _run(self, sql: str, *values: str) -> int:
         return int(self._db.conn.execute(sql, values).rowcount)

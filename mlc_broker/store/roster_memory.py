@@ -60,7 +60,7 @@ class Memory:
     def classes_taught_by(self, organization_id: str, teacher_ids: Iterable[str]) -> frozenset[str]:
         """Return the classes that any of these people teach."""
         none: frozenset[str] = frozenset()
-        return none.union(*(self._taught.get((organization_id, id), none) for id in teacher_ids))
+        return none.union(*(self._taught.get((organization_id, key), none) for key in teacher_ids))
 
     def teachers_managed_by(self, organization_id: str, user_id: str) -> frozenset[str]:
         """Return a teacher-admin's teachers, `*` spelled out; nobody for anyone else."""
@@ -73,17 +73,17 @@ class Memory:
         """Return the ids of a person's enrolments, past ones included."""
         return self._enrollments_of.get((organization_id, user_id), ())
 
-    def organizations_of(self, kind: Kind, id: str) -> list[str]:
+    def organizations_of(self, kind: Kind, key: str) -> list[str]:
         """Return the organizations that have a record of this kind and id."""
         match kind:
             case "organizations":
-                return [id] if id in self.organizations else []
+                return [key] if key in self.organizations else []
             case "users":
-                return [org for org, users in self.users.copy().items() if id in users]
+                return [org for org, users in self.users.copy().items() if key in users]
             case "classes":
-                return [org for org, classes in self.classes.copy().items() if id in classes]
+                return [org for org, classes in self.classes.copy().items() if key in classes]
             case "enrollments":
-                return [org for org, rows in self.enrollments.copy().items() if id in rows]
+                return [org for org, rows in self.enrollments.copy().items() if key in rows]
             case _:
                 assert_never(kind)
 
@@ -100,34 +100,34 @@ class Memory:
 
     def apply(self, change: Change) -> None:
         """Make one change; the next question sees it."""
-        org, id, record = change.organization_id, change.id, change.record
+        org, key, record = change.organization_id, change.id, change.record
         match record:
             case None:
-                self._delete(change.kind, org, id)
+                self._delete(change.kind, org, key)
             case Organization():
-                self.organizations[id] = record
+                self.organizations[key] = record
             case User():
-                self.users.setdefault(org, {})[id] = record
+                self.users.setdefault(org, {})[key] = record
                 if change.moved_from is not None:
-                    self._delete("users", change.moved_from, id)
+                    self._delete("users", change.moved_from, key)
             case Class():
-                self._put_class(org, id, record)
+                self._put_class(org, key, record)
             case Enrollment():
-                self._put_enrollment(org, id, record)
+                self._put_enrollment(org, key, record)
             case _:
                 assert_never(record)
         # Last: what a reader cached from half of a change is thrown away with it.
         self._generation += 1
 
-    def _put_class(self, org: str, id: str, record: Class) -> None:
-        before = self.classes.get(org, {}).get(id)
-        self.classes.setdefault(org, {})[id] = record
+    def _put_class(self, org: str, key: str, record: Class) -> None:
+        before = self.classes.get(org, {}).get(key)
+        self.classes.setdefault(org, {})[key] = record
         was = set(before.teacher_ids) if before is not None else set()
         now = set(record.teacher_ids)
         for teacher in now - was:
-            self._teach(org, teacher, self._taught.get((org, teacher), frozenset()) | {id})
+            self._teach(org, teacher, self._taught.get((org, teacher), frozenset()) | {key})
         for teacher in was - now:
-            self._teach(org, teacher, self._taught[org, teacher] - {id})
+            self._teach(org, teacher, self._taught[org, teacher] - {key})
 
     def _teach(self, org: str, teacher: str, class_ids: frozenset[str]) -> None:
         if class_ids:
@@ -135,58 +135,58 @@ class Memory:
         else:
             self._taught.pop((org, teacher), None)
 
-    def _put_enrollment(self, org: str, id: str, record: Enrollment) -> None:
-        before = self.enrollments.get(org, {}).get(id)
-        self.enrollments.setdefault(org, {})[id] = record
+    def _put_enrollment(self, org: str, key: str, record: Enrollment) -> None:
+        before = self.enrollments.get(org, {}).get(key)
+        self.enrollments.setdefault(org, {})[key] = record
         if before is not None and before.user_id == record.user_id:
             return
         if before is not None:
-            self._forget_enrollment(org, before.user_id, id)
+            self._forget_enrollment(org, before.user_id, key)
         ids = self._enrollments_of.get((org, record.user_id), ())
-        self._enrollments_of[org, record.user_id] = (*ids, id)
+        self._enrollments_of[org, record.user_id] = (*ids, key)
 
-    def _forget_enrollment(self, org: str, user_id: str, id: str) -> None:
-        left = tuple(other for other in self._enrollments_of[org, user_id] if other != id)
+    def _forget_enrollment(self, org: str, user_id: str, key: str) -> None:
+        left = tuple(other for other in self._enrollments_of[org, user_id] if other != key)
         if left:
             self._enrollments_of[org, user_id] = left
         else:
             del self._enrollments_of[org, user_id]
 
-    def _delete(self, kind: Kind, org: str, id: str) -> None:
+    def _delete(self, kind: Kind, org: str, key: str) -> None:
         match kind:
             case "enrollments":
-                gone = self.enrollments.get(org, {}).pop(id, None)
+                gone = self.enrollments.get(org, {}).pop(key, None)
                 if gone is not None:
-                    self._forget_enrollment(org, gone.user_id, id)
+                    self._forget_enrollment(org, gone.user_id, key)
             case "users":
-                self.users.get(org, {}).pop(id, None)
-                for enrollment in self.enrollments_of(org, id):
+                self.users.get(org, {}).pop(key, None)
+                for enrollment in self.enrollments_of(org, key):
                     self._delete("enrollments", org, enrollment)
             case "classes":
-                self._delete_class(org, id)
+                self._delete_class(org, key)
             case "organizations":
                 for enrollment in tuple(self.enrollments.get(org, ())):
                     self._delete("enrollments", org, enrollment)
                 for each in tuple(self.classes.get(org, ())):
                     self._delete("classes", org, each)
                 self.users.pop(org, None)
-                self.organizations.pop(id, None)
+                self.organizations.pop(key, None)
             case _:
                 assert_never(kind)
 
-    def _delete_class(self, org: str, id: str) -> None:
-        if id in self.classes.get(org, {}):
-            self._put_class(org, id, Class(organization_id=org))  # nobody teaches it any more
-            del self.classes[org][id]
+    def _delete_class(self, org: str, key: str) -> None:
+        if key in self.classes.get(org, {}):
+            self._put_class(org, key, Class(organization_id=org))  # nobody teaches it any more
+            del self.classes[org][key]
         rows = self.enrollments.get(org, {})
-        for enrollment in [each for each, row in rows.items() if row.class_id == id]:
+        for enrollment in [each for each, row in rows.items() if row.class_id == key]:
             self._delete("enrollments", org, enrollment)
 
     def _teachers(self, organization_id: str) -> frozenset[str]:
         users = self.users.get(organization_id, {}).copy()
-        by_role = {id for id, user in users.items() if user.role is Role.TEACHER}
+        by_role = {key for key, user in users.items() if user.role is Role.TEACHER}
         classes = self.classes.get(organization_id, {}).copy().values()
-        named = {id for each in classes for id in each.teacher_ids if id not in users}
+        named = {key for each in classes for key in each.teacher_ids if key not in users}
         return frozenset(by_role | named)
 
     def _remember(self, person: Person) -> Intervals:
@@ -202,7 +202,7 @@ class Memory:
     ) -> tuple[tuple[datetime, ...], tuple[Membership, ...]]:
         """Cut time where a membership begins or ends; each piece has one answer."""
         rows, classes = self.enrollments.get(org, {}), self.classes.get(org, {})
-        mine = [rows.get(id) for id in self.enrollments_of(org, user_id)]
+        mine = [rows.get(key) for key in self.enrollments_of(org, user_id)]
         zone = time_zone(self.organizations.get(org))
         spans = [
             (midnight(row.begin, zone), midnight(_day_after(row.end), zone), row.class_id)
@@ -214,9 +214,9 @@ class Memory:
         cuts = sorted({cut for begin, end, _ in spans for cut in (begin, end) if cut is not None})
         pieces = []
         for since in (None, *cuts):
-            ids = {id for begin, end, id in spans if _covers(begin, end, since)}
-            held = [classes.get(id) for id in ids]
-            teachers = {id for each in held if each is not None for id in each.teacher_ids}
+            ids = {key for begin, end, key in spans if _covers(begin, end, since)}
+            held = [classes.get(key) for key in ids]
+            teachers = {key for each in held if each is not None for key in each.teacher_ids}
             pieces.append((tuple(sorted(ids)), tuple(sorted(teachers))))
         return tuple(cuts), tuple(pieces)
 

@@ -31,7 +31,7 @@ YEARS = range(1900, 2200)  # what a school year can be; a begin before it or an 
 def change_for(
     memory: Memory,
     kind: str,
-    id: str,
+    key: str,
     record: Mapping[str, Any] | Record,
     *,
     within: str | None,
@@ -44,35 +44,35 @@ def change_for(
     kind that there is not, `Malformed`, and `Forbidden` for what is not the caller's to write.
     """
     known = checked_kind(kind)
-    checked_id(id)
+    checked_id(key)
     put = parsed(known, record, within)
     match put:
         case Organization():
             _check_zone(put)
-            _check_within(id, within)
-            return Change(kind=known, organization_id=id, id=id, record=put)
+            _check_within(key, within)
+            return Change(kind=known, organization_id=key, id=key, record=put)
         case User():
             org = put.organization_id
             _check_within(org, within)
             if within is not None and put.role is Role.SYSTEM_ADMIN:
                 raise Forbidden("Only a System Admin makes a system_admin; choose another role.")
-            old = _left(memory, id, org) if within is None else None
+            old = _left(memory, key, org) if within is None else None
             return Change(
-                kind=known, organization_id=org, id=id, record=reduced(put, today), moved_from=old
+                kind=known, organization_id=org, id=key, record=reduced(put, today), moved_from=old
             )
         case Class():
             _check_within(put.organization_id, within)
-            return Change(kind=known, organization_id=put.organization_id, id=id, record=put)
+            return Change(kind=known, organization_id=put.organization_id, id=key, record=put)
         case Enrollment():
             org = within if within is not None else _organization_of(memory, put)
             _check_days(put)
             mine = memory.enrollments_of(org, put.user_id)
-            if len(mine) >= enrollments_per_user_max and id not in mine:
+            if len(mine) >= enrollments_per_user_max and key not in mine:
                 raise Malformed(
                     f"{put.user_id} has {enrollments_per_user_max} enrolments already, which is"
                     " the most; delete some that are over."
                 )
-            return Change(kind=known, organization_id=org, id=id, record=put)
+            return Change(kind=known, organization_id=org, id=key, record=put)
         case _:
             assert_never(put)
 
@@ -85,11 +85,11 @@ def checked_kind(kind: str) -> Kind:
     raise NotFound(f"The roster has no {kind!r}; it has {', '.join(KINDS)}.")
 
 
-def checked_id(id: str) -> str:
+def checked_id(key: str) -> str:
     """Return the id; `Malformed` where it is not 1 to 128 printable characters."""
-    if not 0 < len(id) <= 128 or not id.isprintable() or id != id.strip():
+    if not 0 < len(key) <= 128 or not key.isprintable() or key != key.strip():
         raise Malformed("An id is 1 to 128 printable characters, with no space at its ends.")
-    return id
+    return key
 
 
 def parsed(kind: Kind, record: Mapping[str, Any] | Record, within: str | None = None) -> Record:
@@ -107,13 +107,13 @@ def parsed(kind: Kind, record: Mapping[str, Any] | Record, within: str | None = 
         raise Malformed(f"This is not a record of {kind}: {error}.") from error
 
 
-def _left(memory: Memory, id: str, org: str) -> str | None:
+def _left(memory: Memory, key: str, org: str) -> str | None:
     """The organization that a person leaves by being put into `org`.
 
     None where the person was there already, or where several others use the id for people of
     their own: then it is not known who moved.
     """
-    before = memory.organizations_of("users", id)
+    before = memory.organizations_of("users", key)
     return before[0] if len(before) == 1 and before[0] != org else None
 
 
@@ -160,14 +160,14 @@ def _check_days(enrollment: Enrollment) -> None:
 def without_person(memory: Memory, org: str, user_id: str) -> list[Change]:
     """Return the changes that take a person's id out of everybody else's records."""
     changes: list[Change] = []
-    for id, each in memory.classes.get(org, {}).copy().items():
+    for key, each in memory.classes.get(org, {}).copy().items():
         if user_id in each.teacher_ids:
             left = tuple(other for other in each.teacher_ids if other != user_id)
             record: Record = structs.replace(each, teacher_ids=left)
-            changes.append(Change(kind="classes", organization_id=org, id=id, record=record))
-    for id, user in memory.users.get(org, {}).copy().items():
-        if user_id in user.manages and id != user_id:
+            changes.append(Change(kind="classes", organization_id=org, id=key, record=record))
+    for key, user in memory.users.get(org, {}).copy().items():
+        if user_id in user.manages and key != user_id:
             left = tuple(other for other in user.manages if other != user_id)
             record = structs.replace(user, manages=left)
-            changes.append(Change(kind="users", organization_id=org, id=id, record=record))
+            changes.append(Change(kind="users", organization_id=org, id=key, record=record))
     return changes
