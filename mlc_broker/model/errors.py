@@ -15,8 +15,8 @@ BrokerError
 │   ├── NotFound
 │   ├── TooLarge
 │   ├── TooMany
-│   ├── RateLimited
 │   ├── Unsupported
+│   ├── RateLimited
 │   └── Unavailable
 └── StoreError
     ├── ShardUnavailable
