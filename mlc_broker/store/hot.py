@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import msgspec
-import numpy as np
 from msgspec import Struct
 
 from mlc_broker.model.errors import ShardCorrupt, ShardUnavailable
@@ -38,7 +37,7 @@ class HotFile:
         self.number = number
         self.dictionary = Dictionary()
         self.index = PackIndex()
-        self.next_sequence = first_sequence(number)
+        self.first_sequence = self.next_sequence = number << SEQUENCE_BITS
         self.saved_words = 1  # how many of the dictionary's words lie in the file
         self.suspect = False  # an I/O error: reopened and recounted before the next commit
         self._full = full
@@ -65,7 +64,7 @@ class HotFile:
         return hot
 
     @property
-    def bytes(self) -> int:
+    def size_bytes(self) -> int:
         """Size of the file and its WAL on disk, in bytes."""
         files = (self.path, self.path.with_name(self.path.name + "-wal"))
         return sum(file.stat().st_size for file in files if file.exists())
@@ -105,7 +104,7 @@ class HotFile:
             raise storage_error(error, self.path) from error
         if found is not None and found[0] != self.next_sequence:
             raise ShardCorrupt(f"{self.path.name} lost commits after an I/O error")
-        if found is None and self.next_sequence != first_sequence(self.number):
+        if found is None and self.next_sequence != self.first_sequence:
             raise ShardCorrupt(f"{self.path.name} lost all commits after an I/O error")
         self.suspect = False
 
@@ -167,11 +166,6 @@ class Committed(Struct, frozen=True, gc=False):
     stored_at: str
 
 
-def first_sequence(number: int) -> int:
-    """Return the sequence of the first event of hot file `number`."""
-    return number << SEQUENCE_BITS
-
-
 def file_of(sequence: int) -> int:
     """Return the number of the hot file that holds the event of that sequence."""
     return sequence >> SEQUENCE_BITS
@@ -191,15 +185,3 @@ def storage_error(error: Exception, path: Path) -> ShardCorrupt | ShardUnavailab
         return ShardCorrupt(f"{path.name}: {error} ({name})")
     hint = "free some disk space" if code == 13 else "look at the disk and its permissions"
     return ShardUnavailable(f"{path.name}: {error} ({name})", hint=hint)
-
-
-def as_ids(hashes: list[bytes]) -> bytes:
-    """Return hashes as a pack holds them."""
-    return b"".join(hashes)
-
-
-def rows_of(items: list[bytes]) -> Rows:
-    """Return packed rows as an array."""
-    from mlc_broker.store.columns import ROW
-
-    return np.frombuffer(b"".join(items), ROW)

@@ -61,7 +61,8 @@ class IdTable:
     """One generation: a set of hashes of fixed capacity."""
 
     def __init__(self, slots: int) -> None:
-        assert slots & (slots - 1) == 0, "slots must be a power of two"
+        if slots & (slots - 1):
+            raise ValueError("slots must be a power of two")
         self._table = np.zeros((slots, 2), np.uint64)
         self._mask = np.uint64(slots - 1)
         self.count = 0
@@ -73,7 +74,7 @@ class IdTable:
         return int(len(self._table) * _LOAD_MAX) - self.count
 
     @property
-    def bytes(self) -> int:
+    def size_bytes(self) -> int:
         """Memory that the table takes when full, in bytes."""
         return self._table.nbytes
 
@@ -136,14 +137,14 @@ class Ids:
         return sum(table.count for table in self._tables)
 
     @property
-    def bytes(self) -> int:
+    def size_bytes(self) -> int:
         """Memory that the tables take, in bytes."""
-        return sum(table.bytes for table in self._tables)
+        return sum(table.size_bytes for table in self._tables)
 
     @property
     def full(self) -> bool:
         """Whether the memory limit is reached: then nothing new can be taken."""
-        return self.bytes > self._bytes_max
+        return self.size_bytes > self._bytes_max
 
     def known(self, hashes: list[bytes]) -> list[bool]:
         """Return for each hash whether it was added and not forgotten."""
@@ -194,7 +195,7 @@ class Ids:
         slots = _SLOTS_MIN
         if last is not None:
             # A day's shape repeats: as large as the last one was full, or larger when it overflowed.
-            slots = len_power(last.count) if last.room > 0 else last.bytes // 16 * _GROWTH
+            slots = len_power(last.count) if last.room > 0 else last.size_bytes // 16 * _GROWTH
         slots = min(max(slots, len_power(wanted), _SLOTS_MIN), _SLOTS_MAX)
         self._tables.append(IdTable(slots))
         self._begun_ms = now_ms

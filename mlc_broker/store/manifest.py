@@ -9,7 +9,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from mlc_broker.store.layout import META, Home
-from mlc_broker.store.schema import meta_file, open_writer
+from mlc_broker.store.schema import meta_file, open_writer, transaction
 
 State = Literal["open", "closed", "sealed", "corrupt"]
 
@@ -21,6 +21,7 @@ class HotEntry(Struct, frozen=True, gc=False):
     begun_ms: int
     state: State
     sealed_upto: int  # the sequence behind the last event that its homes have
+    sealing_upto: int  # how far the step goes that was begun last
 
 
 class HomeEntry(Struct, frozen=True, gc=False):
@@ -28,7 +29,7 @@ class HomeEntry(Struct, frozen=True, gc=False):
 
     home: Home
     version: int = 0
-    merged: bool = False  # the month is over, and it is one run
+    merged: int = 0  # events in it when it was last rewritten as one run
     n: int = 0
     t0: int = 0  # epoch ms
     t1: int = 0
@@ -51,37 +52,45 @@ class Manifest:
         ).fetchone()[0]
         return found
 
+    def number(self, name: str) -> int:
+        """Return a number that only grows; 0 at first."""
+        row = self._db.execute("SELECT value FROM number WHERE name = ?", (name,)).fetchone()
+        return int(row[0]) if row else 0
+
     def hot_files(self) -> list[HotEntry]:
         """Return all hot files that exist, oldest first."""
         rows = self._db.execute(
-            "SELECT number, begun_ms, state, sealed_upto FROM hot ORDER BY number"
+            "SELECT number, begun_ms, state, sealed_upto, sealing_upto FROM hot ORDER BY number"
         )
         return [HotEntry(*row) for row in rows]
 
     def begin_hot(self, begun_ms: int) -> int:
-        """Return the number of a new hot file; the open one, if any, is closed."""
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
+        """Return the number of a new hot file; the open one, if any, is closed.
+
+        A number is never given twice: sequences, and so cursors over them, begin with it.
+        """
+        with transaction(self._db):
             self._db.execute("UPDATE hot SET state = 'closed' WHERE state = 'open'")
-            last = self._db.execute("SELECT coalesce(max(number), 0) FROM hot").fetchone()[0]
-            number: int = max(last, self._numbers_used()) + 1
-            self._db.execute("INSERT INTO hot VALUES(?, ?, 'open', 0)", (number, begun_ms))
-            self._db.execute(
-                "INSERT OR REPLACE INTO secret VALUES('hot_number', ?)", (str(number).encode(),)
-            )
-            self._db.execute("COMMIT")
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
+            number = self.number("hot") + 1
+            self._db.execute("INSERT INTO hot VALUES(?, ?, 'open', 0, 0)", (number, begun_ms))
+            self._set_number("hot", number)
         return number
+
+    def plan_sealing(self, number: int, upto: int) -> None:
+        """Note how far the next step of sealing goes: a repetition must go exactly as far."""
+        self._db.execute("UPDATE hot SET sealing_upto = ? WHERE number = ?", (upto, number))
+
+    def note_sealed(self, number: int, upto: int, run: int, homes: list[HomeEntry]) -> None:
+        """Note that the homes have all events before sequence `upto` of a hot file, by `run`."""
+        with transaction(self._db):
+            self._db.execute("UPDATE hot SET sealed_upto = ? WHERE number = ?", (upto, number))
+            self._set_number("run", run)
+            for entry in homes:
+                self.put_home(entry)
 
     def mark_hot(self, number: int, state: State) -> None:
         """Note what became of a hot file."""
         self._db.execute("UPDATE hot SET state = ? WHERE number = ?", (state, number))
-
-    def note_sealed(self, number: int, upto: int) -> None:
-        """Note that the homes have all events before sequence `upto` of a hot file."""
-        self._db.execute("UPDATE hot SET sealed_upto = ? WHERE number = ?", (upto, number))
 
     def forget_hot(self, number: int) -> None:
         """Forget a hot file that is gone."""
@@ -92,10 +101,7 @@ class Manifest:
         rows = self._db.execute(
             "SELECT path, version, merged, n, t0, t1, expires_ms, recv FROM home"
         )
-        entries = [
-            HomeEntry(Home.of_path(path), version, bool(merged), *rest)
-            for path, version, merged, *rest in rows
-        ]
+        entries = [HomeEntry(Home.of_path(path), *rest) for path, *rest in rows]
         return sorted(entries, key=lambda entry: (entry.home.month, entry.home))
 
     def put_home(self, entry: HomeEntry) -> None:
@@ -105,7 +111,7 @@ class Manifest:
             (
                 entry.home.path,
                 entry.version,
-                int(entry.merged),
+                entry.merged,
                 entry.n,
                 entry.t0,
                 entry.t1,
@@ -141,8 +147,5 @@ class Manifest:
         """Close the connection."""
         self._db.close()
 
-    def _numbers_used(self) -> int:
-        # A number is never given twice: sequences, and so cursors over them, begin with it.
-        query = "SELECT value FROM secret WHERE name = 'hot_number'"
-        row = self._db.execute(query).fetchone()
-        return int(row[0]) if row else 0
+    def _set_number(self, name: str, value: int) -> None:
+        self._db.execute("INSERT OR REPLACE INTO number VALUES(?, ?)", (name, value))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlite_utils import Database
+from sqlite_utils import Database, utils
 from sqlite_utils.migrations import Migrations
-from sqlite_utils.utils import sqlite3
+
+sqlite3 = utils.sqlite3
 
 APPLICATION_ID = 0x6D6C6362  # "mlcb"
 BUSY_MS = 5000
@@ -37,7 +40,9 @@ def packs_in_order_of_arrival(db: Database) -> None:
 def packs_by_person(db: Database) -> None:
     """Packs of sorted events, the words they use, and what each mentions."""
     key, what = "id INTEGER PRIMARY KEY", "runs one behind the other, sorted within each"
-    db.execute(_PACK.format(key=key, what=what, more=" run INTEGER NOT NULL,"))
+    db.execute(
+        _PACK.format(key=key, what=what, more=" run INTEGER NOT NULL, expires INTEGER NOT NULL,")
+    )
     db.execute("CREATE INDEX pack_t1 ON pack(t1)")
     db.execute(
         "CREATE TABLE word(code INTEGER PRIMARY KEY, word TEXT NOT NULL UNIQUE,"
@@ -53,10 +58,11 @@ def packs_by_person(db: Database) -> None:
 @meta_file()
 def what_there_is(db: Database) -> None:
     """The manifest: secrets, hot files and how far they are sealed, homes, tombstones."""
+    db.execute("CREATE TABLE number(name TEXT PRIMARY KEY, value INTEGER NOT NULL)")
     db.execute("CREATE TABLE secret(name TEXT PRIMARY KEY, value BLOB NOT NULL)")
     db.execute(
         "CREATE TABLE hot(number INTEGER PRIMARY KEY, begun_ms INTEGER NOT NULL,"
-        " state TEXT NOT NULL, sealed_upto INTEGER NOT NULL)"
+        " state TEXT NOT NULL, sealed_upto INTEGER NOT NULL, sealing_upto INTEGER NOT NULL)"
     )
     db.execute(
         "CREATE TABLE home(path TEXT PRIMARY KEY, version INTEGER NOT NULL,"
@@ -105,6 +111,29 @@ def open_reader(path: Path) -> Any:
     connection.execute("PRAGMA query_only=ON")
     connection.execute("PRAGMA wal_autocheckpoint=0")
     return connection
+
+
+@contextmanager
+def transaction(connection: Any) -> Iterator[None]:
+    """BEGIN IMMEDIATE … COMMIT, or ROLLBACK when something is raised."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def sync_file(path: Path) -> None:
+    """Make a file survive a power cut, and its name. Never of a file that SQLite has open here."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    sync_directory(path.parent)
 
 
 def _make_private(path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from math import ceil
 from typing import Any, Protocol
@@ -59,12 +59,21 @@ class Selection(Struct, frozen=True, kw_only=True):
 
 def select(rows: Rows, words: Words, wanted: Selection) -> Mask:
     """Return for each row whether it is in scope, asked for, not expired and not being erased."""
-    mask = _alive(rows, words, wanted)
+    mask = _alive(rows, words, wanted.now_ms, wanted.hidden)
     if mask.any():
         mask &= _in_scope(rows, words, wanted.scope)
     if mask.any():
         mask &= _asked_for(rows, words, wanted)
     return mask
+
+
+def gone_for(now_ms: int, hidden: frozenset[tuple[str, str]]) -> Callable[[Rows, Words], Mask]:
+    """Return what says of rows whether they have expired by then, or their person is erased."""
+
+    def gone(rows: Rows, words: Words) -> Mask:
+        return ~_alive(rows, words, now_ms, hidden)
+
+    return gone
 
 
 def mentions(words: Words, wanted: Selection) -> list[list[int]]:
@@ -93,9 +102,9 @@ def _mentions_of(grant: Grant, words: Words) -> list[int] | None:
     return None if grant.class_ids is None else words.sets_with(grant.class_ids)
 
 
-def _alive(rows: Rows, words: Words, wanted: Selection) -> Mask:
-    mask: Mask = rows["ts"] + rows["days"].astype(np.int64) * DAY_MS > wanted.now_ms
-    for organization, user in wanted.hidden:
+def _alive(rows: Rows, words: Words, now_ms: int, hidden: Iterable[tuple[str, str]]) -> Mask:
+    mask: Mask = rows["ts"] + rows["days"].astype(np.int64) * DAY_MS > now_ms
+    for organization, user in hidden:
         user_codes, organization_codes = words.codes([user]), words.codes([organization])
         if user_codes and (organization_codes or not organization):
             own = rows["organization"] == (organization_codes[0] if organization else 0)

@@ -1,26 +1,35 @@
-"""The set of files: where batches are stored, and where readers find the packs."""
+"""The store: where batches are kept, and where readers find them again."""
 
 from __future__ import annotations
 
-import fcntl
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from math import floor
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import trio
 from msgspec import Struct
 
-from mlc_broker.model.batch import Batch
-from mlc_broker.model.errors import DirectoryInUse, ShardCorrupt, ShardUnavailable
+from mlc_broker.model.batch import DUPLICATE, Batch
+from mlc_broker.model.event import Event
+from mlc_broker.model.filter import Filter
+from mlc_broker.model.principal import Scope
 from mlc_broker.runtime.clock import Clock, SystemClock
-from mlc_broker.store.hot import Committed, HotFile
-from mlc_broker.store.ids import Hasher, Ids, as_hashes
-from mlc_broker.store.layout import LOCK, hot_path
-from mlc_broker.store.manifest import Manifest
+from mlc_broker.store.columns import RETENTIONS, epoch_ms
+from mlc_broker.store.files import Files
+from mlc_broker.store.hot import Committed
+from mlc_broker.store.ids import Hasher, Ids
+from mlc_broker.store.known import SealedIds
+from mlc_broker.store.layout import Home, months_around, slot_of
+from mlc_broker.store.manifest import HomeEntry
+from mlc_broker.store.select import Selection
+from mlc_broker.store.upkeep import GRACE_SECONDS, Report, Upkeep
+from mlc_broker.store.view import FileView, HotView
 from mlc_broker.store.writer import InThread, Writer
 
 HOUR_MS = 3_600_000
+AHEAD_MS = HOUR_MS // 6  # no event's timestamp is so much later than its receipt
+NEVER = 2**63 - 1
 
 
 class Limits(Struct, frozen=True, kw_only=True):
@@ -30,35 +39,29 @@ class Limits(Struct, frozen=True, kw_only=True):
     commit_seconds_max: float = 0.005
     hot_bytes_max: int = 256 * 1024 * 1024
     hot_hours_max: float = 24.0
-    window_hours: float = 24.0  # of deduplication by time of receipt, at least
+    window_hours: float = 24.0  # of deduplication in memory, by time of receipt; at least 24
     ids_bytes_max: int = 1024 * 1024 * 1024
+    sealed_ids_bytes_max: int = 256 * 1024 * 1024
+    upkeep_seconds: float = 60.0  # between two rounds
     slots: int = 1
 
 
 class Store:
-    """One data directory. `open` it, `run` it, `append` to it, `close` it."""
+    """One data directory. `open` it, `run` it, `append` to it, `stop` and `close` it."""
 
-    def __init__(
-        self,
-        directory: Path,
-        limits: Limits,
-        clock: Clock,
-        *,
-        durable: bool,
-        in_thread: InThread,
-    ) -> None:
-        self.directory = directory
+    def __init__(self, files: Files, limits: Limits, clock: Clock, in_thread: InThread) -> None:
+        self.files = files
         self.limits = limits
-        self.troubles: list[str] = []  # what was found broken, for /healthz and the log
         self.on_commit: Callable[[Committed], None] = lambda _: None
-        self._clock = clock
-        self._durable = durable
-        self._in_thread = in_thread
-        self._lock: int | None = None
-        self.manifest: Manifest
-        self.writer: Writer
+        self.keep_from: Callable[[], int] = lambda: NEVER  # lowest sequence somebody needs yet
         self.ids = Ids(window_ms=int(limits.window_hours * HOUR_MS), bytes_max=limits.ids_bytes_max)
-        self._hot: dict[int, HotFile] = {}  # all whose events are not yet in homes, by number
+        self.writer: Writer
+        self.upkeep: Upkeep
+        self._clock = clock
+        self._in_thread = in_thread
+        self._hasher: Hasher
+        self._sealed = SealedIds(files.directory, bytes_max=limits.sealed_ids_bytes_max)
+        self._sealed_lock = trio.Lock()
 
     @classmethod
     async def open(
@@ -75,34 +78,25 @@ class Store:
 
         Raises DirectoryInUse when another daemon has it, ShardUnavailable when the disk fails.
         """
-        store = cls(
-            directory,
-            limits or Limits(),
-            clock or SystemClock(),
-            durable=durability == "power-loss",
-            in_thread=in_thread,
-        )
-        hot, hasher = await in_thread(store._open)
-        store.writer = Writer(
-            hot,
-            store.ids,
-            hasher,
-            categories,
-            store._clock,
-            in_thread=in_thread,
-            on_commit=lambda committed: store.on_commit(committed),
-            commit_events_max=store.limits.commit_events_max,
-            commit_seconds_max=store.limits.commit_seconds_max,
-        )
+        files = Files(directory, durable=durability == "power-loss")
+        store = cls(files, limits or Limits(), clock or SystemClock(), in_thread)
+        await store._open(categories)
         return store
 
     async def append(self, batch: Batch) -> None:
         """Settle every pending event: `stored` or `duplicate` after the commit, else `retry`."""
+        await self._settle_replayed(batch)
         await self.writer.append(batch)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Commit what is appended until `stop`; a crash of it leaves no batch waiting."""
         await self.writer.run(task_status=task_status)
+
+    async def run_upkeep(self) -> None:
+        """Rotate, seal, merge and expire when it is due, for ever."""
+        while True:
+            await trio.sleep(self.limits.upkeep_seconds)
+            await self.tidy()
 
     def stop(self) -> None:
         """Take no more batches; `run` ends when what was taken is committed."""
@@ -110,74 +104,140 @@ class Store:
 
     async def close(self) -> None:
         """Close all files and give the directory back. `run` must have ended."""
-        await self._in_thread(self._close)
+        await self._in_thread(self.files.close)
 
-    # --- opening, thread-side ---
+    # --- reading ---
 
-    def _open(self) -> tuple[HotFile, Hasher]:
-        self._take_directory()
-        try:
-            self.manifest = Manifest(self.directory)
-            hasher = Hasher(self.manifest.secret("ids"))
-            hot = self._open_hot_files()
-        except BaseException:
-            self._close()
-            raise
-        return hot, hasher
+    def select(self, scope: Scope, wanted: Filter | None = None) -> Selection:
+        """Return what readers hand to `views` and `select`: expiry and erasure are in it."""
+        return Selection(
+            scope=scope,
+            filter=wanted or Filter(),
+            now_ms=self.now_ms(),
+            hidden=self.files.hidden,
+        )
 
-    def _take_directory(self) -> None:
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.directory.chmod(0o700)
-        self._lock = os.open(self.directory / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._lock)
-            self._lock = None
-            message = f"another daemon works in {self.directory}; stop it, or give this one its own"
-            raise DirectoryInUse(message) from None
+    def views(self, wanted: Selection) -> list[FileView]:
+        """Return the files that may hold what is wanted, newest first (see view.py)."""
+        return self.files.views(wanted)
 
-    def _open_hot_files(self) -> HotFile:
-        current = None
-        for entry in self.manifest.hot_files():
-            if entry.state in {"open", "closed"} and (hot := self._open_hot(entry.number)):
-                current = hot if entry.state == "open" else current
-        return current or self._begin_hot()
+    def views_after(self, sequence: int) -> list[HotView]:
+        """Return committed packs from a sequence on, in order of arrival: for cursors."""
+        return self.files.views_after(sequence)
 
-    def _open_hot(self, number: int) -> HotFile | None:
-        path = hot_path(self.directory, number)
-        try:
-            hot = HotFile.open(path, number, full=self._durable)
-        except ShardCorrupt as error:
-            self._set_aside(path, number, str(error))
-            return None
-        for recv, ids in hot.ids():
-            self.ids.add_unknown(as_hashes(ids), recv)
-        self._hot[number] = hot
-        return hot
+    # --- upkeep ---
 
-    def _begin_hot(self) -> HotFile:
-        number = self.manifest.begin_hot(self._now_ms())
-        hot = HotFile.open(hot_path(self.directory, number), number, full=self._durable)
-        self._hot[number] = hot
-        return hot
+    async def tidy(self) -> None:
+        """Do what is due: rotate, seal, merge, unlink what has expired or is out of view."""
+        now_ms, hot = self.now_ms(), self.writer.hot
+        begun_ms = self.files.entries[hot.number].begun_ms
+        old = now_ms - begun_ms > self.limits.hot_hours_max * HOUR_MS
+        large = hot.size_bytes > self.limits.hot_bytes_max
+        if len(hot.index) and (old or large):
+            await self.rotate()
+        await self.upkeep.seal(now_ms)
+        await self.upkeep.merge(now_ms)
+        await self.unlink_expired()
+        await self.release()
 
-    def _set_aside(self, path: Path, number: int, why: str) -> None:
-        for suffix in ("", "-wal", "-shm"):
-            file = path.with_name(path.name + suffix)
-            if file.exists():
-                file.rename(path.with_name(f"{path.name}.corrupt-{number}{suffix}"))
-        self.manifest.mark_hot(number, "corrupt")
-        self.troubles.append(f"{path.name} is damaged and was set aside: {why}")
+    async def rotate(self) -> None:
+        """Begin a new hot file."""
+        await self.upkeep.rotate(self.now_ms())
 
-    def _close(self) -> None:
-        for hot in self._hot.values():
-            hot.close()
-        if hasattr(self, "manifest"):
-            self.manifest.close()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+    async def seal_now(self) -> int:
+        """Move everything stored into homes; return how many hot files were sealed."""
+        if len(self.writer.hot.index):
+            await self.rotate()
+        return await self.upkeep.seal(self.now_ms())
 
-    def _now_ms(self) -> int:
-        return int(self._clock.now().timestamp() * 1000)
+    async def merge(self) -> int:
+        """Rewrite the homes whose month is over as one run each; return how many."""
+        return await self.upkeep.merge(self.now_ms())
+
+    async def unlink_expired(self) -> int:
+        """Remove the files of which everything has expired; return how many."""
+        return await self.upkeep.unlink_expired(self.now_ms())
+
+    async def release(self, *, grace_seconds: float = GRACE_SECONDS) -> None:
+        """Unlink sealed hot files that nobody needs, and forget ids beyond the window."""
+        await self.upkeep.release(self.keep_from(), grace_seconds=grace_seconds)
+        now_ms = self.now_ms()
+        window_ms = int(self.limits.window_hours * HOUR_MS)
+        self.ids.forget(min(now_ms - window_ms, self.files.oldest_unsealed_ms(now_ms)))
+
+    async def verify(self, progress: Callable[[Report], None] = lambda _: None) -> Report:
+        """Check every pack of every file."""
+        return await self.upkeep.verify(progress)
+
+    async def hide(self, organization_id: str, user_id: str) -> None:
+        """Make a person's events invisible at once and for good; sealing leaves them behind."""
+        await self._in_thread(self.files.manifest.bury, organization_id, user_id, self.now_ms())
+        self.files.hidden |= {(organization_id, user_id)}
+
+    def now_ms(self) -> int:
+        """Return the time, in ms since 1970."""
+        return floor(self._clock.now().timestamp() * 1000)
+
+    # --- opening, and replays ---
+
+    async def _open(self, categories: Callable[[str], str | None]) -> None:
+        limits, in_thread = self.limits, self._in_thread
+        window_ms = int(limits.window_hours * HOUR_MS)
+        hot = await in_thread(self.files.open, self.ids, self.now_ms(), window_ms)
+        self._hasher = Hasher(self.files.manifest.secret("ids"))
+        self.writer = Writer(
+            hot,
+            self.ids,
+            self._hasher,
+            categories,
+            self._clock,
+            in_thread=in_thread,
+            on_commit=self._committed,
+            commit_events_max=limits.commit_events_max,
+            commit_seconds_max=limits.commit_seconds_max,
+        )
+        self.upkeep = Upkeep(
+            self.files, self.writer, self.ids, slots=limits.slots, in_thread=in_thread
+        )
+
+    def _committed(self, committed: Committed) -> None:
+        self.on_commit(committed)
+
+    async def _settle_replayed(self, batch: Batch) -> None:
+        # Ids in memory cover the window. An event older than that may have been stored before it:
+        # then its id lies in the home of its month.
+        if not self.files.homes:
+            return
+        edge_ms = self.now_ms() - int(self.limits.window_hours * HOUR_MS) + AHEAD_MS
+        old = [
+            (position, event)
+            for position in batch.pending
+            if (event := batch.events[position]) and epoch_ms(event) < edge_ms
+        ]
+        if not old:
+            return
+        hashes = self._hasher.hash_all(event for _, event in old)
+        run = -1
+        known: set[bytes] = set()
+        while run != self.files.run:  # sealing may have moved ids meanwhile: look again
+            run = self.files.run
+            if homes := self._homes_of([event for _, event in old]):
+                async with self._sealed_lock:
+                    known = await self._in_thread(self._sealed.known, homes, hashes)
+        for (position, _), h in zip(old, hashes, strict=True):
+            if h in known:
+                batch.settle(position, DUPLICATE)
+
+    def _homes_of(self, events: list[Event]) -> list[HomeEntry]:
+        found: dict[Home, HomeEntry] = {}
+        places = {
+            (month, slot_of(event.organization_id, self.limits.slots))
+            for event in events
+            for month in months_around(epoch_ms(event))
+        }
+        for month, slot in places:
+            for retention in RETENTIONS:
+                home = Home(retention, month, slot)
+                if home in self.files.homes:
+                    found[home] = self.files.homes[home]
+        return list(found.values())

@@ -118,7 +118,7 @@ class Writer:
         if not making.count:
             making.lines.stored_at = rfc3339(self._clock.now())
         positions = batch.pending
-        events = [batch.events[i] for i in positions]
+        events = [event for i in positions if (event := batch.events[i]) is not None]
         fresh = making.batch(batch)
         for position, event, h in zip(
             positions, events, self._hasher.hash_all(events), strict=True
@@ -190,7 +190,7 @@ class Writer:
                 self._succeed(group, *await self._in_thread(group.write, words, word0))
         except StoreError as error:
             self._fail(group, error)
-        except Exception as error:  # noqa: BLE001 - the guard around a commit (ARCHITECTURE.md)
+        except Exception as error:  # the guard around a commit (ARCHITECTURE.md)
             if group.done.is_set():
                 raise  # the commit stood; what broke was told about it
             hot.suspect = True

@@ -1,0 +1,103 @@
+"""What readers get: the files that may hold what they want, and the packs in each.
+
+A view is taken on the event loop in one go; its files are then opened by readers, in threads, by
+connections of their own. It shows every committed event once: what a home has is not in the hot
+part any more.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from mlc_broker.store.columns import Dictionary
+from mlc_broker.store.pack import COLUMNS, Pack
+from mlc_broker.store.select import Selection, Words, mentions
+from mlc_broker.store.shard import SqlWords
+
+_COLUMNS = ", ".join(COLUMNS)
+
+
+class PackRef(Struct, frozen=True, gc=False):
+    """A pack that may hold wanted events; `t0` to `t1` is its time range in epoch ms."""
+
+    key: int
+    n: int
+    t0: int
+    t1: int
+
+
+class HotView(Struct, frozen=True, gc=False):
+    """The part of a hot file that no home has yet, as it stood when the view was taken."""
+
+    path: Path
+    t0: int
+    t1: int
+    entries: NDArray[Any]  # of `index.PackIndex`
+    dictionary: Dictionary
+
+    def words(self, _: Any) -> Words:
+        """Return the file's dictionary."""
+        return self.dictionary
+
+    def find(self, _: Any, __: Words, ___: Selection) -> list[PackRef]:
+        """Return the packs that may hold wanted events, newest first: chosen already."""
+        newest = self.entries[np.argsort(-self.entries["t1"], kind="stable")]
+        columns = (newest[name].tolist() for name in ("key", "n", "t0", "t1"))
+        return [PackRef(*values) for values in zip(*columns, strict=True)]
+
+    def load(self, connection: Any, ref: PackRef) -> Pack:
+        """Read a pack and check it; raises ShardCorrupt."""
+        return _load(connection, f"SELECT {_COLUMNS} FROM pack WHERE seq = ?", ref)
+
+
+class HomeView(Struct, frozen=True, gc=False):
+    """A home, up to the last run that was in force when the view was taken."""
+
+    path: Path
+    t0: int
+    t1: int
+    run: int
+
+    def words(self, connection: Any) -> Words:
+        """Return the file's dictionary, asked through this connection."""
+        return SqlWords(connection)
+
+    def find(self, connection: Any, words: Words, wanted: Selection) -> list[PackRef]:
+        """Return the packs that may hold wanted events, newest first."""
+        begin = -(2**63) if wanted.begin_ms is None else wanted.begin_ms
+        end = 2**63 - 1 if wanted.end_ms is None else wanted.end_ms
+        refs = {
+            key: PackRef(key, n, t0, t1)
+            for key, n, t0, t1 in connection.execute(
+                "SELECT id, n, t0, t1 FROM pack"
+                " WHERE t1 >= ? AND t0 < ? AND run <= ? AND expires > ?",
+                (begin, end, self.run, wanted.now_ms),
+            )
+        }
+        for codes in mentions(words, wanted):
+            having = _mentioning(connection, codes)
+            refs = {key: ref for key, ref in refs.items() if key in having}
+        return sorted(refs.values(), key=lambda ref: (-ref.t1, ref.key))
+
+    def load(self, connection: Any, ref: PackRef) -> Pack:
+        """Read a pack and check it; raises ShardCorrupt."""
+        return _load(connection, f"SELECT {_COLUMNS} FROM pack WHERE id = ?", ref)
+
+
+FileView = HotView | HomeView
+
+
+def _mentioning(connection: Any, codes: list[int]) -> set[int]:
+    query = "SELECT pack FROM mention WHERE code = ?"
+    return {key for code in codes for (key,) in connection.execute(query, (code,))}
+
+
+def _load(connection: Any, query: str, ref: PackRef) -> Pack:
+    pack = Pack.from_row(connection.execute(query, (ref.key,)).fetchone())
+    pack.verify()
+    return pack
