@@ -18,6 +18,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketReque
 from trio_websocket import wrap_server_stream as wrap
 
 from mlc_broker.edge import sockets
+from mlc_broker.edge.masking import use_fast_masker
 from mlc_broker.edge.patient import PatientStream
 from mlc_broker.model.errors import ClientError, TooLarge
 
@@ -165,6 +166,7 @@ async def serve_websocket(
     a handshake without Origin is no browser's. `on_trouble` hears of every contained failure.
     Reports the addresses it listens on. Returns when the last guest has left.
     """
+    use_fast_masker()
     door = Door(
         converse,
         limits or WebSocketLimits(),

@@ -190,7 +190,9 @@ async def attack(port: int, parts: list[bytes], *, reset: bool, pause: float = 0
     finally:
         if reset:
             with suppress(OSError):
-                stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                stream.socket.setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                )
         await trio.aclose_forcefully(stream)
 
 
@@ -216,7 +218,9 @@ async def is_served(door: Door, kind: str) -> bool:
             return bool(await websocket.get_message() == "still there?")
 
 
-def frame(opcode: int, payload: bytes, *, fin: bool = True, mask: bool = True, rsv: int = 0) -> bytes:
+def frame(
+    opcode: int, payload: bytes, *, fin: bool = True, mask: bool = True, rsv: int = 0
+) -> bytes:
     """Make one WebSocket frame, right or wrong."""
     size, bit = len(payload), 0x80 if mask else 0
     head = bytes([(fin << 7) | (rsv << 4) | opcode])

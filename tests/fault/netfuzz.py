@@ -57,7 +57,9 @@ async def storm(port: int, seeds: list[list[bytes]], count: int, seed: int = SEE
     """Let `count` hostile guests loose on a port; the seed is printed, and makes it repeatable."""
     print(f"MLC_FUZZ_SEED={seed} count={count}")
     chance = random.Random(seed)
-    plan = iter([(conversation, chance.random() < 0.3) for conversation in mutants(seeds, count, chance)])
+    plan = iter(
+        [(conversation, chance.random() < 0.3) for conversation in mutants(seeds, count, chance)]
+    )
 
     async def guest() -> None:
         for parts, reset in plan:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import trio
@@ -87,7 +89,9 @@ REFUSED: dict[str, bytes] = {
     "an odd Host": b"GET /quart HTTP/1.1\r\nHost: x/../y\r\n\r\n",
     "an absolute target": b"GET http://evil.example/quart HTTP/1.1\r\nHost: x\r\n\r\n",
     "CONNECT": b"CONNECT x:443 HTTP/1.1\r\nHost: x:443\r\n\r\n",
-    "an h2c upgrade": with_header(b"Connection: Upgrade\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk"),
+    "an h2c upgrade": with_header(
+        b"Connection: Upgrade\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk"
+    ),
     "an h2c upgrade with a body": POST + b"Upgrade: h2c\r\nContent-Length: 2\r\n\r\nhi",
     "a WebSocket upgrade": HANDSHAKE,
     "a chunk size in words": CHUNKED + b"five\r\nhello\r\n0\r\n\r\n",
@@ -133,7 +137,8 @@ async def test_what_is_too_much_or_unknown_is_refused_by_its_status(
 GOOD: dict[str, tuple[bytes, bytes]] = {
     "a body": (POST + b"Content-Length: 5\r\nConnection: close\r\n\r\nhello", b"\r\n\r\n5"),
     "chunks": (
-        CHUNKED.replace(b"Host", b"Connection: close\r\nHost") + b"5;x=y\r\nhello\r\n0\r\nA: b\r\n\r\n",
+        CHUNKED.replace(b"Host", b"Connection: close\r\nHost")
+        + b"5;x=y\r\nhello\r\n0\r\nA: b\r\n\r\n",
         b"\r\n\r\n5",
     ),
     "HTTP/1.0": (GET.replace(b"1.1", b"1.0"), b"hello"),
@@ -220,7 +225,7 @@ async def test_a_guest_that_does_not_read_its_answer_is_cut_off_and_holds_no_sto
         async with stream:
             await stream.send_all(GET.replace(b"/quart", b"/endless"))
             await trio.sleep(1)
-            with pytest.raises(trio.BrokenResourceError):  # noqa: PT012
+            with pytest.raises(trio.BrokenResourceError):
                 while True:
                     await stream.send_all(b"x")
                     await trio.sleep(0.05)
@@ -228,7 +233,7 @@ async def test_a_guest_that_does_not_read_its_answer_is_cut_off_and_holds_no_sto
 
 
 async def test_a_stop_finishes_the_request_in_hand_and_ends_the_idle_ones_at_once() -> None:
-    async def slow(scope: dict, receive: object, send: object) -> None:
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
             raise RuntimeError("no lifespan here")
         await trio.sleep(0.4)
@@ -266,7 +271,7 @@ async def test_a_full_house_says_so() -> None:
 async def test_what_an_application_says_when_it_breaks_reaches_neither_guest_nor_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async def breaks(scope: dict, receive: object, send: object) -> None:
+    async def breaks(scope: Any, receive: Any, send: Any) -> None:
         raise RuntimeError("mlc_ik_never_log_this")
 
     for app in (None, breaks):
@@ -291,10 +296,10 @@ def test_the_libraries_are_told_to_be_quiet() -> None:
     ("check", "module"), [(framing.check_h11, framing), (guest.check_hypercorn, guest)]
 )
 def test_another_library_version_is_refused_at_start_with_the_way_to_mend_it(
-    check: object, module: object, monkeypatch: pytest.MonkeyPatch
+    check: Callable[[], None], module: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     check()
-    points = {framing: ((str, "gone"),), guest: ((str, ("gone",)),)}[module]
+    points: Any = {framing: ((str, "gone"),), guest: ((str, ("gone",)),)}[module]
     monkeypatch.setattr(module, "PATCH_POINTS", points)
     with pytest.raises(ConfigError, match="pip install"):
         check()

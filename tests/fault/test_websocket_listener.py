@@ -16,7 +16,6 @@ from mlc_broker.edge.sockets import watch_for_vanished_peers
 from mlc_broker.edge.websocket import Closed, Connection, WebSocketLimits
 from tests.fault.doors import (
     HANDSHAKE,
-    Door,
     attack,
     closing_code,
     echo,
@@ -55,7 +54,10 @@ ATTACKS: dict[str, list[bytes]] = {
     ],
     "a conversation that breaks": [HANDSHAKE, frame(1, b"boom")],
     "two goodbyes": [HANDSHAKE, frame(8, b"\x03\xe8") * 2],
-    "words after the goodbye": [HANDSHAKE, frame(8, b"\x03\xe8") + frame(1, b"late") + frame(9, b"p")],
+    "words after the goodbye": [
+        HANDSHAKE,
+        frame(8, b"\x03\xe8") + frame(1, b"late") + frame(9, b"p"),
+    ],
     "a length of 2**63": [HANDSHAKE, b"\x81\xff" + struct.pack("!Q", 2**63) + b"\0\0\0\0"],
     "half a frame": [HANDSHAKE, b"\x81\xfe\x01"],
 }
@@ -107,6 +109,7 @@ async def test_a_message_over_the_limit_is_told_so_before_it_is_closed_with_1009
         assert (error["op"], error["code"]) == ("error", "too_large")
         with pytest.raises(ConnectionClosed) as closed:
             await websocket.get_message()
+        assert closed.value.reason is not None
         assert closed.value.reason.code == 1009
 
 
@@ -124,7 +127,8 @@ async def test_a_conversation_that_breaks_is_told_to_the_house_and_costs_nobody_
             await websocket.send_message("boom")
             with pytest.raises(ConnectionClosed) as closed:
                 await websocket.get_message()
-            assert closed.value.reason.code == 1011
+            assert closed.value.reason is not None
+        assert closed.value.reason.code == 1011
         await neighbour.send_message("hello")
         assert await neighbour.get_message() == "hello"
         with trio.fail_after(3):
@@ -233,7 +237,9 @@ async def test_another_path_is_not_found() -> None:
         elsewhere = HANDSHAKE.replace(b"/v1/stream", b"/elsewhere")
         answer = await tell(door.port, elsewhere)
         assert (answer.status, answer.closed) == (404, True)
-        asked = await tell(door.port, HANDSHAKE.replace(b"/v1/stream", b"/v1/stream?x=1"), seconds=0.3)
+        asked = await tell(
+            door.port, HANDSHAKE.replace(b"/v1/stream", b"/v1/stream?x=1"), seconds=0.3
+        )
         assert asked.status == 101
 
 
@@ -272,6 +278,7 @@ async def test_a_stop_lets_a_conversation_finish_what_was_read_then_says_1001() 
         assert await websocket.get_message() == "ack '2'"
         with pytest.raises(ConnectionClosed) as closed:
             await websocket.get_message()
+        assert closed.value.reason is not None
         assert closed.value.reason.code == 1001
         with pytest.raises(OSError, match="all attempts to connect"):
             await trio.open_tcp_stream("127.0.0.1", door.port)

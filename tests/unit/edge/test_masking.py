@@ -58,6 +58,6 @@ def test_a_frame_unmasked_by_wsproto_with_the_fast_masker_is_the_message() -> No
     masking.use_fast_masker()
     client = frame_protocol.FrameProtocol(client=True, extensions=[])
     server = frame_protocol.FrameProtocol(client=False, extensions=[])
-    server.receive_bytes(client.send_data("grüße " * 500))
+    server.receive_bytes(bytes(client.send_data("grüße " * 500)))
     (message,) = list(server.received_frames())
     assert message.payload == "grüße " * 500
