@@ -159,7 +159,7 @@ class _Feed:
             else:
                 self._put_user(line, key, row, roles.get(key), births.get(key))
         if self._tables.mode("users") == "bulk":
-            for key in self._vanished("users", seen):
+            for key in self._vanished("users", seen) or ():
                 gone = self.draft.users[self._org][key]
                 if gone.active:
                     self._put("users.csv", 0, "users", key, structs.replace(gone, active=False))
@@ -294,6 +294,8 @@ class _Feed:
     def _end_vanished(self, seen: set[str]) -> bool:
         """End the enrolments that the whole file lacks; False when it is not to be believed."""
         gone = self._vanished("enrollments", seen)
+        if gone is None:
+            return False
         yesterday = self._today - timedelta(days=1)
         for key in gone:
             row = self.draft.enrollments[self._org][key]
@@ -302,7 +304,7 @@ class _Feed:
             elif row.end is None or row.end > yesterday:
                 ended = structs.replace(row, end=yesterday)
                 self._put("enrollments.csv", 0, "enrollments", key, ended)
-        return bool(gone) or self._brought["enrollments"] <= seen
+        return True
 
     def _put_teachers(self, mode: Mode, *, whole: bool) -> None:
         if mode == "absent":
@@ -320,8 +322,11 @@ class _Feed:
 
     # ── what all of them need ────────────────────────────────────────────────────────────────────
 
-    def _vanished(self, kind: Kind, seen: set[str]) -> list[str]:
-        """Return who was brought by an earlier file and is not in this one."""
+    def _vanished(self, kind: Kind, seen: set[str]) -> list[str] | None:
+        """Return who was brought by an earlier file and is not in this one.
+
+        None: too many to be believed.
+        """
         known = self._brought[kind]
         gone = sorted(known - seen)
         if len(gone) > GONE_ALWAYS_BELIEVED and len(gone) > GONE_SHARE_MAX * len(known):
@@ -329,7 +334,7 @@ class _Feed:
                 f"{kind}.csv lacks {len(gone)} of {len(known)} that we knew: taken for a file cut"
                 " short, and nothing was ended."
             )
-            return []
+            return None
         return [key for key in gone if self._org in self.draft.organizations_of(kind, key)]
 
     def _put(self, file: str, line: int, kind: Kind, key: str, record: Record) -> None:

@@ -151,6 +151,7 @@ class Roster:
         Raises `NotFound` (no such kind), `Malformed`, `Forbidden`, `StoreError`.
         """
         with self._lock:
+            self.refresh_if_changed()
             self.commit([self._change(self._memory, kind, key, record, within)])
 
     def put_many(
@@ -169,6 +170,7 @@ class Roster:
         counts = dict.fromkeys(KINDS, 0)
         changes: list[Change] = []
         with self._lock:
+            self.refresh_if_changed()
             draft = self._memory.copy()  # a class of this very file may be asked for
             for kind, key, record in items:
                 try:
@@ -212,6 +214,7 @@ class Roster:
         """
         known = checked_kind(kind)
         with self._lock:
+            self.refresh_if_changed()
             was = organization_id in self._memory.organizations_of(known, key)
             if was or known == "organizations":
                 self.commit(
@@ -246,6 +249,7 @@ class Roster:
     def erase_person(self, organization_id: str, user_id: str) -> dict[str, int]:
         """Remove all that names the person, and count it. Nothing of it stays in the file."""
         with self._lock:
+            self.refresh_if_changed()
             scrubbed = without_person(self._memory, organization_id, user_id)
             gone = self._file.erase_person(organization_id, user_id, scrubbed)
             away = Change(kind="users", organization_id=organization_id, id=user_id, record=None)
@@ -269,6 +273,7 @@ class Roster:
 
     def draft(self) -> Memory:
         """Return a copy of the memory, to work changes out on. Hold `writing` meanwhile."""
+        self.refresh_if_changed()
         return self._memory.copy()
 
     def writing(self) -> AbstractContextManager[Any]:
@@ -322,7 +327,8 @@ class Roster:
 
 
 def _form(words: Mapping[Category, Word], given_by: str, basis: str) -> ConsentForm:
-    values: dict[str, Any] = {**words, "given_by": given_by, "basis": basis}
+    values: dict[str, str] = {str(category): word for category, word in words.items()}
+    values |= {"given_by": given_by, "basis": basis}
     try:
         return msgspec.convert(values, ConsentForm)
     except msgspec.ValidationError as error:

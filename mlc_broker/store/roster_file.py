@@ -16,7 +16,6 @@ from typing import Any, get_args
 import msgspec
 from sqlite_utils import Database, Migrations
 
-
 from mlc_broker.model.errors import StoreError
 from mlc_broker.model.event import rfc3339
 from mlc_broker.model.person import KINDS, RECORD_TYPES, ConsentEntry, Enrollment, Kind
@@ -107,8 +106,15 @@ class RosterFile:
                 consents.add(org, user, [_consent(words)])
 
     def write(self, changes: Iterable[Change]) -> None:
-        """Make the changes durable: all of them, or none."""
+        """Make the changes durable: all of them, or none.
+
+        They were worked out from what was read: when another process wrote since, none.
+        """
         with self._complaints("written"), self._transaction():
+            if self._data_version() != self._version:
+                raise StoreError(
+                    "The roster was changed by another process meanwhile.", hint="try again"
+                )
             for (kind, is_put), group in groupby(changes, key=_how):
                 if is_put:
                     self._put(kind, list(group))

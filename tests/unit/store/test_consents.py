@@ -12,16 +12,15 @@ from mlc_broker.model.errors import Malformed
 from mlc_broker.model.person import ConsentForm
 from mlc_broker.store.consents import CATEGORIES, ConsentRule
 from mlc_broker.store.roster import Roster
+from mlc_broker.testing import FixedClock
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 FOLLOWING = ("user_interaction", "business_intelligence")
 
 
-
-
 @pytest.fixture
 def roster(tmp_path: Path) -> Any:
-    roster = Roster(tmp_path / "roster.db", clock=FixedClock())
+    roster = Roster(tmp_path / "roster.db", clock=FixedClock(NOW))
     roster.open()
     yield roster
     roster.close()
@@ -62,7 +61,7 @@ def test_what_the_school_authorized_does_not_wait_for_consent(roster: Roster) ->
 def test_a_school_may_let_consent_decide_on_learning_too(tmp_path: Path) -> None:
     roster = Roster(
         tmp_path / "roster.db",
-        clock=FixedClock(),
+        clock=FixedClock(NOW),
         consent_rules={"learning_progress": ConsentRule(collect=False)},
     )
     roster.open()
