@@ -11,7 +11,7 @@ from mlc_broker.store.hot import HotFile
 from mlc_broker.store.ids import Ids, as_hashes
 from mlc_broker.store.layout import HOT, LOCK, SHARDS, Home, home_path, hot_path
 from mlc_broker.store.manifest import HomeEntry, HotEntry, Manifest
-from mlc_broker.store.schema import open_reader
+from mlc_broker.store.schema import make_private_directory, open_reader
 from mlc_broker.store.select import Selection, mentions
 from mlc_broker.store.view import FileView, HomeView, HotView
 
@@ -120,7 +120,7 @@ class Files:
             self._lock = None
 
     def _take_directory(self) -> None:
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_directory(self.directory)
         self.directory.chmod(0o700)
         lock = os.open(self.directory / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:

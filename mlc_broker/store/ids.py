@@ -20,7 +20,7 @@ _LOAD_MAX = 0.5
 _ONE = np.uint64(1)
 _SLOTS_MIN = 1 << 14
 _SLOTS_MAX = 1 << 25
-_GROWTH = 4
+_GROWTH = 2
 _ORGANIZATIONS_MAX = 10_000  # whose keys are remembered
 _FEW = 6  # below this many ids, plain Python is faster than NumPy
 

@@ -139,10 +139,19 @@ def sync_file(path: Path) -> None:
 def _make_private(path: Path) -> None:
     # Made before SQLite sees it, so that no other user ever could read it. An existing file is
     # never opened here: closing it again would drop SQLite's locks on it.
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private_directory(path.parent)
     if not path.exists():
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         sync_directory(path.parent)
+
+
+def make_private_directory(directory: Path) -> None:
+    """Make a directory, and those above it that are missing, for us alone; durable."""
+    if directory.is_dir():
+        return
+    make_private_directory(directory.parent)
+    directory.mkdir(mode=0o700, exist_ok=True)
+    sync_directory(directory.parent)
 
 
 def sync_directory(directory: Path) -> None:
