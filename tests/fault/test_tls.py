@@ -24,7 +24,15 @@ from tests.fault.doors import HANDSHAKE, LAST_GET, echo, frame, quart
 def server_context(tmp_path: Path) -> ssl.SSLContext:
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1"
-    words = [*command.split(), "-subj", "/CN=localhost", "-keyout", key, "-out", certificate]
+    words = [
+        *command.split(),
+        "-subj",
+        "/CN=localhost",
+        "-keyout",
+        str(key),
+        "-out",
+        str(certificate),
+    ]
     subprocess.run(words, check=True, capture_output=True)
     return tls_context(certificate, key)
 
@@ -77,10 +85,14 @@ async def test_tls_1_1_is_refused(server_context: ssl.SSLContext) -> None:
     serving = partial(
         serve_http, quart(), listeners, shutdown=trio.Event(), ssl_context=server_context
     )
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
         async with tls_guest(serving, newest=ssl.TLSVersion.TLSv1_1) as stream:
-            with pytest.raises(trio.BrokenResourceError):
-                await stream.do_handshake()
+            await must_fail(stream)
+
+
+async def must_fail(stream: Any) -> None:
+    with pytest.raises(trio.BrokenResourceError):
+        await stream.do_handshake()
 
 
 def test_a_certificate_that_cannot_be_used_names_the_keys_to_mend(tmp_path: Path) -> None:
