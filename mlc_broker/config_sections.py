@@ -295,14 +295,6 @@ class Step(Section, frozen=True, kw_only=True):
         dict[str, Any], Meta(description="its own keys: written beside these, not as a table")
     ] = field(default_factory=dict)
 
-    @property
-    def table(self) -> dict[str, Any]:
-        """The entry as `pipeline.registry` reads it: what is unset is left out."""
-        own = {"seconds_max": self.seconds_max, "isolation": self.isolation, **self.settings}
-        if self.on_failure is not None:
-            own["on_failure"] = self.on_failure
-        return {"use": self.use, **own}
-
 
 class Sink(Section, frozen=True, kw_only=True):
     """One `[[sinks]]` entry: where committed events are also sent. Nothing leaves unless named."""

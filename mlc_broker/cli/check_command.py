@@ -7,7 +7,6 @@ import click
 from mlc_broker.cli.common import config_option, say
 from mlc_broker.config import Config
 from mlc_broker.model.errors import ConfigError
-from mlc_broker.pipeline.registry import Registry
 
 
 @click.command()
@@ -17,8 +16,12 @@ def check(config: Config) -> None:
 
     Exit status 78 when the daemon would not start with it.
     """
+    from mlc_broker.wiring import catalog_of, steps_of, verification_keys
+
     try:
-        steps = Registry.find(config.plugins_path).steps([step.table for step in config.pipeline])
+        steps = steps_of(config)
+        types = catalog_of(config).types
+        verification_keys(config)
     except ConfigError as error:
         raise type(error)(f"{config.file}: {error}") from None
     for name in ("http", "websocket"):
@@ -30,3 +33,4 @@ def check(config: Config) -> None:
                     f"{config.file}: [{name}] {key}: there is no file {config.secret_path(value)}"
                 )
     say(f"{config.file}: good; the chain is {' → '.join(step.use for step in steps)}")
+    say(f"{len(types)} event types are known; plugins come from {config.plugins_path}")
