@@ -15,6 +15,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from mlc_broker.config import load
+from mlc_broker.runtime.clock import SystemClock
+from mlc_broker.store.roster import Roster
+
 START_SECONDS_MAX = 30.0
 STOP_SECONDS_MAX = 15.0
 READY = re.compile(r"^ready ws=(ws://\S+) http=(http://\S+)\s*$")
@@ -147,9 +151,18 @@ class Daemon:
 
     def roster(self, records: dict[str, dict[str, Any]]) -> None:
         """Load `{"organizations": {id: …}, "users": …, "classes": …, "enrollments": …}`."""
-        file = self.directory / "roster.json"
-        file.write_text(json.dumps(records))
-        self.command("roster", "import", str(file))
+        config = load(self.config)
+        config.data_path.mkdir(exist_ok=True)
+        roster = Roster(config.data_path / "roster.db", clock=SystemClock())
+        roster.open()
+        try:
+            roster.put_many(
+                (kind, key, record)
+                for kind, some in records.items()
+                for key, record in some.items()
+            )
+        finally:
+            roster.close()
 
     def token(self, sub: str, org: str = "org_1", role: str = "student") -> str:
         """Return a user token, signed with this daemon's secret."""

@@ -72,7 +72,7 @@ def demo(
     if not file.exists():
         _run("init", str(directory))
     config = load(file)
-    load_roster(file, plan)
+    load_roster(config, plan, clock)
     with _served(file) as (ws, http):
         access = access_of(config, plan, clock, ws=ws, url=http)
         _introduce(access, plan, file)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 import trio
@@ -98,7 +95,7 @@ def simulate(
         config = load(config_file or Path("config.toml"))
         access = access_of(config, plan, clock, ws=ws, url=url)
         if not no_roster:
-            load_roster(config.file, plan)
+            load_roster(config, plan, clock)
     told = run_simulation(plan, access, curriculum, clock=clock, forever=forever)
     if told.differences:
         raise SystemExit(EXIT_DIFFERENT)
@@ -153,24 +150,20 @@ def token_maker(config: Config, organization_id: str, clock: Clock) -> TokenFor:
     return token_for
 
 
-def load_roster(config_file: Path, plan: Plan) -> None:
-    """Load the made-up school by `mlc-broker roster import`: a daemon may run or not."""
-    records: dict[str, Any] = roster_of(plan, make_people(plan, Random(plan.seed)))  # noqa: S311
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "roster.json"
-        file.write_text(json.dumps(records))
-        done = subprocess.run(  # noqa: S603 - our own command
-            [
-                *(sys.executable, "-m", "mlc_broker", "roster", "import", str(file)),
-                *("--config", str(config_file)),
-            ],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
+def load_roster(config: Config, plan: Plan, clock: Clock) -> None:
+    """Write the made-up school into the roster: beside a running daemon, or before it starts."""
+    from mlc_broker.store.roster import Roster
+
+    records = roster_of(plan, make_people(plan, Random(plan.seed)))  # noqa: S311 - chance
+    config.data_path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    roster = Roster(config.data_path / "roster.db", clock=clock)
+    roster.open()
+    try:
+        roster.put_many(
+            (kind, key, record) for kind, some in records.items() for key, record in some.items()
         )
-    if done.returncode:
-        fail(done.returncode, f"The school could not be loaded into the roster: {done.stderr}")
+    finally:
+        roster.close()
 
 
 def run_simulation(
