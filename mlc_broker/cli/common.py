@@ -52,6 +52,23 @@ def say(text: str) -> None:
     click.echo(text, err=True)
 
 
+def know_organization(config: Config, organization_id: str) -> None:
+    """Put an organization into the roster where it is not: a credential is to work at once."""
+    from mlc_broker.model.person import Organization
+    from mlc_broker.runtime.clock import SystemClock
+    from mlc_broker.store.roster import Roster
+
+    config.data_path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    roster = Roster(config.data_path / "roster.db", clock=SystemClock())
+    roster.open()
+    try:
+        if roster.organization(organization_id) is None:
+            roster.put("organizations", organization_id, Organization())
+            say(f"{organization_id}: new in the roster")
+    finally:
+        roster.close()
+
+
 def explain(error: BaseException) -> tuple[int, list[str]]:
     """Return the exit status for an error, and what to tell: never a traceback."""
     error = _cause(error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from mlc_broker.cli.common import config_option, json_option, print_json, say
+from mlc_broker.cli.common import config_option, json_option, know_organization, print_json, say
 from mlc_broker.config import Config
 from mlc_broker.model.principal import CATEGORIES
 from mlc_broker.runtime.clock import SystemClock
@@ -44,6 +44,7 @@ def create(
     if roster and anonymous:
         raise click.UsageError("--roster does not go with --anonymous")
     config.data_path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    know_organization(config, org)
     key = create_key(
         config.keys_path,
         load_pepper(config.secret_path(config.auth.pepper_file)),

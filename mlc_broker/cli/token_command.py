@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from mlc_broker.cli.common import config_option
+from mlc_broker.cli.common import config_option, know_organization
 from mlc_broker.config import Config
 from mlc_broker.config_files import ensure_secret, read_secret
 from mlc_broker.model.principal import Role
@@ -27,6 +27,7 @@ def token(config: Config, sub: str, org: str, role: str, seconds: int) -> None:
         )
     path = config.secret_path(config.auth.secret_file)
     ensure_secret(path)
+    know_organization(config, org)
     click.echo(
         make_token(
             read_secret(path),

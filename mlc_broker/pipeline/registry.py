@@ -39,6 +39,7 @@ class Step(Struct, frozen=True, kw_only=True):
     on_failure: Literal["hold", "skip"]
     seconds_max: float
     isolation: Literal["inline", "process"] = "inline"
+    memory_bytes_max: int = 256 * 1024**2
     source: str = "built in"
 
 
@@ -101,6 +102,7 @@ class Registry:
         on_failure = own.pop("on_failure", "skip" if outsider else "hold")
         seconds_max = own.pop("seconds_max", 5.0)
         isolation = own.pop("isolation", "inline")
+        memory_bytes_max = own.pop("memory_bytes_max", 256 * 1024**2)
         if on_failure not in ("hold", "skip"):
             msg = f'{where} "{use}": on_failure is "hold" or "skip", not {on_failure!r}'
             raise ConfigError(msg)
@@ -117,6 +119,7 @@ class Registry:
             on_failure=on_failure,
             seconds_max=_seconds(where, use, seconds_max),
             isolation=isolation,
+            memory_bytes_max=memory_bytes_max,
             source=source,
         )
 

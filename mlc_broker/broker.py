@@ -1,0 +1,352 @@
+"""The composition root: Config in, running house out. What starts first stops last."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from functools import partial
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import structlog
+import trio
+
+from mlc_broker import wiring
+from mlc_broker._version import __version__
+from mlc_broker.config import Config, load
+from mlc_broker.edge import masking, sockets
+from mlc_broker.edge.admission import Admission
+from mlc_broker.edge.conversation import Conversations, Talk
+from mlc_broker.edge.house import House
+from mlc_broker.edge.http.app import make_app
+from mlc_broker.edge.keys import KeyBook, load_pepper
+from mlc_broker.edge.server import quiet_libraries, serve_http
+from mlc_broker.edge.websocket import serve_websocket
+from mlc_broker.model.batch import Batch, Receipt
+from mlc_broker.model.errors import BrokerError
+from mlc_broker.model.event import Event
+from mlc_broker.pipeline.chain import Pipeline
+from mlc_broker.pipeline.processor import Tools
+from mlc_broker.runtime.clock import Clock, SystemClock
+from mlc_broker.runtime.supervisor import Backoff, Health, supervise
+from mlc_broker.runtime.systemd import Notifier, feed_watchdog, handed_sockets, watchdog_seconds
+from mlc_broker.runtime.telemetry import Telemetry
+from mlc_broker.store.ids import Hasher
+from mlc_broker.store.quarantine import Quarantine, QuarantineFile
+from mlc_broker.store.receipts import ReceiptBook
+from mlc_broker.store.roster import Roster
+from mlc_broker.store.store import Store
+
+if TYPE_CHECKING:
+    from mlc_broker.dev import Guests
+
+log = structlog.get_logger("broker")
+HOUSEKEEPING_SECONDS = 1.0
+
+
+class Broker:
+    """One daemon: build it from a Config, `run` it once."""
+
+    def __init__(self, config: Config, *, clock: Clock | None = None, dev: Guests | None = None) -> None:
+        self.config = config
+        self.clock: Clock = clock or SystemClock()
+        self.health = Health()
+        self.telemetry = Telemetry()
+        self.stopping = trio.Event()
+        self._dev = dev
+        self._random = Random()
+        self._notifier = Notifier()
+        self._settled = trio.Event()  # the store has committed everything it took
+        self.troubles: list[str] = []
+        self.catalog = wiring.catalog_of(config)
+        self.steps = wiring.steps_of(config)
+
+    async def run(self, announce: Callable[[str], None] = lambda _: None) -> None:
+        """Open the house, serve until told to stop, close it in order."""
+        async with AsyncExitStack() as stack:
+            await self._open(stack)
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self._signals)
+                await self._start(nursery)
+                async with trio.open_nursery() as doors:
+                    names = await self._open_doors(doors)
+                    announce(f"ready ws={names[0]}/v1/stream http={names[1]}")
+                    self._notifier.ready()
+                    await self.stopping.wait()
+                    self._notifier.stopping()
+                await self._close()
+                nursery.cancel_scope.cancel()
+
+    # --- opening ---
+
+    async def _open(self, stack: AsyncExitStack) -> None:
+        """Open what keeps things: the store first, since it takes the directory."""
+        config, clock = self.config, self.clock
+        sockets.raise_open_files_limit()
+        masking.use_fast_masker()
+        quiet_libraries()
+        self.store = await Store.open(
+            config.data_path,
+            categories=wiring.category_of(self.catalog),
+            limits=wiring.store_limits(config),
+            clock=clock,
+            durability=config.storage.durability,
+        )
+        stack.push_async_callback(self.store.close)
+        for trouble in self.store.files.troubles:
+            log.error("store", trouble=trouble)
+        self.roster = Roster(
+            wiring.data_file(config, "roster.db"),
+            clock=clock,
+            consent_rules=wiring.consent_rules(config),
+        )
+        await trio.to_thread.run_sync(self.roster.open)
+        stack.callback(self.roster.close)
+        self.quarantine = Quarantine(
+            QuarantineFile(
+                wiring.data_file(config, "quarantine.db"),
+                wiring.secret_of(config, "quarantine.key")[:32],
+                build=__version__,
+                bytes_max=config.storage.quarantine_bytes_max,
+            ),
+            clock=clock,
+        )
+        stack.callback(self.quarantine.file.close)
+        self.hasher = Hasher(self.store.files.manifest.secret("ids"))
+        self.receipts = ReceiptBook(
+            wiring.data_file(config, "receipts.db"), clock=clock, hash_id=self.hasher.hash
+        )
+        stack.callback(self.receipts.close)
+        self.keys = KeyBook(
+            config.keys_path, load_pepper(config.secret_path(config.auth.pepper_file))
+        )
+        stack.callback(self.keys.close)
+        self.credentials = wiring.credentials_of(config, self.keys, self.roster, clock)
+        if self._dev is not None:
+            self._dev.enroll(self.roster)
+        self._build()
+        await self.pipeline.open()
+
+    def _build(self) -> None:
+        """Join pipeline and edge."""
+        limits = self.config.limits
+        self.tools = Tools(
+            clock=self.clock,
+            random=self._random,
+            roster=self.roster,
+            catalog=self.catalog,
+            emit=self._emit,
+        )
+        self.pipeline = Pipeline(
+            wiring.actors_of(self.steps, self.tools, self._random),
+            keep=self.store,
+            quarantine=self.quarantine,
+            answer_seconds_max=limits.answer_seconds_max,
+            waiting_batches_max=limits.queue_batches_max,
+        )
+        self.admission = Admission(wiring.category_of(self.catalog), self.clock)
+        self.limiter = wiring.limiter_of(self.config)
+        self.conversations = Conversations(
+            Talk(
+                submit=self.submit,
+                credentials=self.credentials,
+                admission=self.admission,
+                clock=self.clock,
+                server=wiring.server_name(),
+                limits=wiring.wire_limits(self.config),
+                limiter=self.limiter,
+                hello_seconds_max=self.config.websocket.hello_seconds_max,
+                subscriptions_max=self.config.websocket.subscriptions_max,
+            )
+        )
+        self.telemetry.watch_queue("pipeline", lambda: float(self.pipeline.waiting))
+
+    async def _start(self, nursery: trio.Nursery) -> None:
+        """Start what runs beside the doors, each under supervision."""
+        tasks: dict[str, Callable[[], Any]] = {
+            "store.writer": self._keep_store,
+            "store.upkeep": self.store.run_upkeep,
+            "housekeeping": self._keep_house,
+            "conversations": self.conversations.run,
+            "telemetry": self.telemetry.probe_loop,
+        }
+        seconds = watchdog_seconds()
+        if seconds is not None:
+            tasks["watchdog"] = partial(feed_watchdog, self._notifier, seconds / 3, self._alive)
+        for name, task in tasks.items():
+            nursery.start_soon(supervise, name, task, Backoff(self._random), self.health)
+
+    async def _open_doors(self, doors: trio.Nursery) -> tuple[str, str]:
+        """Listen; return the addresses of both doors as clients write them."""
+        config, handed = self.config, handed_sockets()
+        secure_ws = _tls(config, config.websocket)
+        secure_http = _tls(config, config.http)
+        ws = await _listeners(handed.get("websocket"), config.websocket.listen)
+        http = await _listeners(handed.get("http"), config.http.listen)
+        origins = config.websocket.origins
+        ws_names: list[str] = await doors.start(
+            partial(
+                serve_websocket,
+                self.conversations.converse,
+                ws,
+                stopping=self.stopping,
+                limits=wiring.websocket_limits(config),
+                ssl_context=secure_ws,
+                origins=frozenset(origins) if origins else None,
+                on_trouble=partial(self._trouble, "websocket"),
+            )
+        )
+        http_names: list[str] = await doors.start(
+            partial(
+                serve_http,
+                make_app(self._house(), self._wings()),
+                http,
+                shutdown=self.stopping,
+                limits=wiring.http_limits(config),
+                ssl_context=secure_http,
+                on_trouble=partial(self._trouble, "http"),
+            )
+        )
+        return (
+            f"{'wss' if secure_ws else 'ws'}://{ws_names[0]}",
+            f"{'https' if secure_http else 'http'}://{http_names[0]}",
+        )
+
+    def _house(self) -> House:
+        return House(
+            submit=self.submit,
+            credentials=self.credentials,
+            admission=self.admission,
+            clock=self.clock,
+            schemas=wiring.Schemas(self.catalog),
+            receipts=wiring.WhatBecameOf(self.store, self.hasher, self.receipts),
+            hierarchy=self.roster,
+            readiness=self.not_ready,
+            health=lambda: {"version": __version__},
+            version=__version__,
+            limits=wiring.wire_limits(self.config),
+            limiter=self.limiter,
+            origins=self.config.http.origins or ("*",),
+            body_seconds_max=self.config.http.body_seconds_max,
+        )
+
+    def _wings(self) -> list[Any]:
+        """Return the blueprints of further pages."""
+        return []
+
+    # --- running ---
+
+    async def submit(self, batch: Batch) -> list[Receipt]:
+        """Take a batch from any door to its receipts; count it."""
+        began = trio.current_time()
+        self.telemetry.received(len(batch), door=batch.origin.transport)
+        receipts = await self.pipeline.submit(batch)
+        for (outcome, reason), events in _tally(receipts).items():
+            self.telemetry.settled(outcome, events, reason=reason)
+        self.telemetry.ack_seconds.observe(trio.current_time() - began)
+        self.receipts.note(batch, receipts)
+        return receipts
+
+    def not_ready(self) -> list[str]:
+        """Return why events should not be sent now; empty: ready."""
+        reasons = list(self.health.troubles)
+        if self.stopping.is_set():
+            reasons.append("the daemon is stopping")
+        for actor in self.pipeline.actors:
+            if actor.health.state == "broken" and actor.on_failure == "hold":
+                reasons.append(f"{actor.name} is being restarted: {actor.health.detail}")
+        return reasons
+
+    async def reload(self) -> str:
+        """Read the configuration anew; a bad one is told and the old one stays in force."""
+        self._notifier.reloading()
+        try:
+            config = load(self.config.file)
+            catalog = wiring.catalog_of(config)
+            steps = wiring.steps_of(config)
+            keys = wiring.verification_keys(config)
+            tools = Tools(
+                clock=self.clock,
+                random=self._random,
+                roster=self.roster,
+                catalog=catalog,
+                emit=self._emit,
+            )
+            await self.pipeline.swap(wiring.actors_of(steps, tools, self._random))
+        except BrokerError as error:
+            log.error("reload failed; the old configuration stays in force", error=str(error))
+            return str(error)
+        else:
+            self.catalog, self.steps, self.tools = catalog, steps, tools
+            self.credentials.use_keys(keys)
+            log.info("reloaded", file=str(config.file))
+            return ""
+        finally:
+            self._notifier.ready()
+
+    def _emit(self, event: Event) -> None:
+        raise NotImplementedError(event)
+
+    async def _keep_store(self) -> None:
+        """Run the writer; when it ends because we stop, everything it took is committed."""
+        await self.store.run()
+        if self.stopping.is_set():
+            self._settled.set()
+            await trio.sleep_forever()
+
+    async def _keep_house(self) -> None:
+        while True:
+            await trio.sleep(HOUSEKEEPING_SECONDS)
+            await self.quarantine.flush()
+            await self.receipts.flush()
+            self.roster.refresh_if_changed()
+
+    async def _alive(self) -> bool:
+        """The watchdog's probe crosses the loop, the pipeline and the writer's thread."""
+        return bool(await trio.to_thread.run_sync(self.store.files.directory.is_dir))
+
+    def _trouble(self, door: str, error: BaseException) -> None:
+        log.warning("connection lost", door=door, kind=type(error).__name__)
+
+    async def _signals(self, *, task_status: trio.TaskStatus[None]) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            task_status.started()
+            async for number in signals:
+                if number == signal.SIGHUP:
+                    await self.reload()
+                else:
+                    self.stopping.set()
+
+    # --- closing ---
+
+    async def _close(self) -> None:
+        """The doors are shut: drain the pipeline, commit, write what waits."""
+        with trio.move_on_after(self.config.limits.stop_seconds_max):
+            await self.pipeline.aclose()
+        self.store.stop()
+        await self._settled.wait()
+        await self.quarantine.flush()
+        await self.receipts.flush()
+
+
+def _tally(receipts: list[Receipt]) -> dict[tuple[str, str], int]:
+    tally: dict[tuple[str, str], int] = {}
+    for receipt in receipts:
+        key = (receipt.outcome.value, receipt.reason)
+        tally[key] = tally.get(key, 0) + 1
+    return tally
+
+
+async def _listeners(handed: Any, listen: str) -> list[trio.SocketListener]:
+    if handed is not None:
+        return sockets.inherit([handed.detach()])
+    return await sockets.listen(listen)
+
+
+def _tls(config: Config, door: Any) -> Any:
+    if door.tls_certificate is None:
+        return None
+    return sockets.tls_context(
+        config.secret_path(door.tls_certificate), config.secret_path(door.tls_key or "")
+    )
