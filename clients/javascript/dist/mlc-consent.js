@@ -1,0 +1,12 @@
+var b={title:"What may we collect?",school:"Your results and technical faults are collected for your school. The rest is up to you:",user_interaction:"How you use the site: pages, menus, what you open",business_intelligence:"Which features are used, to plan what we build",save:"Save my choice",refuse:"Refuse both",saved:"Saved. You can change this at any time."},m=["user_interaction","business_intelligence"],f=`
+:host{display:block;max-width:34rem;font:1rem/1.5 system-ui,sans-serif;color:var(--mlc-text,#1b1f24)}
+:host([hidden]){display:none}
+form{padding:1.25rem 1.5rem;border:1px solid var(--mlc-line,#6b7280);border-radius:.75rem;background:var(--mlc-paper,#fff)}
+h2{margin:0;font-size:1.2rem}p{margin:.5rem 0}
+label{display:flex;gap:.75rem;align-items:center;min-height:2.75rem;cursor:pointer}
+input{flex:none;width:1.4rem;height:1.4rem;margin:0;accent-color:var(--mlc-accent,#0b57d0)}
+div{display:flex;flex-wrap:wrap;gap:.75rem;margin-top:.75rem}
+button{flex:1;min-height:2.75rem;padding:0 1rem;font:inherit;font-weight:600;border:2px solid var(--mlc-accent,#0b57d0);border-radius:.5rem;background:none;color:var(--mlc-accent,#0b57d0);cursor:pointer}
+button:hover{text-decoration:underline}
+:focus-visible{outline:3px solid var(--mlc-accent,#0b57d0);outline-offset:3px}
+[role=status]{min-height:1.5em;margin-bottom:0}`;function y(s,n){let a={...b,...n};customElements.define("mlc-consent",class extends HTMLElement{e=()=>{};connectedCallback(){let r=this.shadowRoot??this.attachShadow({mode:"open",delegatesFocus:!0}),e=g(r,a),[l,u]=[r.querySelector("form"),r.querySelector("[role=status]")],i=()=>m.forEach(t=>e[t].checked=s.consent[t]),d=t=>{let[o,c]=m.map(t);s.setConsent({user_interaction:o,business_intelligence:c}),i(),u.textContent=a.saved,this.dispatchEvent(new Event("change"))};l.onsubmit=t=>{t.preventDefault(),d(o=>e[o].checked)},l.querySelector("[type=button]").onclick=()=>d(()=>!1),this.e=s.on("consent",i),i()}disconnectedCallback(){this.e()}})}function g(s,n){let a=new CSSStyleSheet;a.replaceSync(f),s.adoptedStyleSheets=[a];let r={},e=(o,c,...p)=>{let h=Object.assign(document.createElement(o),c);return h.append(...p),h},l=m.map(o=>{let c=e("input",{type:"checkbox",name:o});return r[o]=c,e("label",{},c,n[o])}),u=e("p",{role:"status"}),i=e("div",{},e("button",{type:"button"},n.refuse),e("button",{type:"submit"},n.save)),d=e("h2",{id:"t"},n.title),t=e("form",{},d,e("p",{},n.school),...l,i,u);return u.setAttribute("role","status"),t.setAttribute("aria-labelledby","t"),s.replaceChildren(t),r}export{y as defineConsent};
