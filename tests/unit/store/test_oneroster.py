@@ -10,108 +10,34 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlc_broker.model.errors import Malformed, TooLarge
+from mlc_broker.model.errors import Malformed
 from mlc_broker.model.person import age_band
 from mlc_broker.model.principal import Role
 from mlc_broker.store.oneroster import import_oneroster
-from mlc_broker.store.oneroster_zip import ZipLimits
 from mlc_broker.store.roster import Roster
 from mlc_broker.store.roster_import import import_file
 from mlc_broker.testing import FixedClock
+from tests.unit.store.oneroster_school import (
+    CLASSES,
+    DEMOGRAPHICS,
+    DISTRICT,
+    ENROLLMENTS,
+    ORGS,
+    ROLES,
+    TERMS,
+    USERS_11,
+    USERS_12,
+    a_class,
+    enrollment,
+    manifest,
+    role,
+    school,
+    user_11,
+    user_12,
+    zipped,
+)
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-
-ORGS = "sourcedId,status,dateLastModified,name,type,identifier,parentSourcedId\n"
-USERS_11 = (
-    "sourcedId,status,dateLastModified,enabledUser,orgSourcedIds,role,username,userIds,givenName,"
-    "familyName,middleName,identifier,email,sms,phone,agentSourcedIds,grades,password\n"
-)
-USERS_12 = (
-    "sourcedId,status,dateLastModified,enabledUser,username,userIds,givenName,familyName,"
-    "middleName,identifier,email,sms,phone,agentSourcedIds,grades,password,userMasterIdentifier,"
-    "resourceSourcedIds,preferredGivenName,preferredMiddleName,preferredFamilyName,"
-    "primaryOrgSourcedId,pronouns\n"
-)
-ROLES = (
-    "sourcedId,status,dateLastModified,userSourcedId,roleType,role,beginDate,endDate,"
-    "orgSourcedId,userProfileSourcedId\n"
-)
-CLASSES = (
-    "sourcedId,status,dateLastModified,title,grades,courseSourcedId,classCode,classType,location,"
-    "schoolSourcedId,termSourcedIds,subjects,subjectCodes,periods\n"
-)
-ENROLLMENTS = (
-    "sourcedId,status,dateLastModified,classSourcedId,schoolSourcedId,userSourcedId,role,primary,"
-    "beginDate,endDate\n"
-)
-TERMS = (
-    "sourcedId,status,dateLastModified,title,type,startDate,endDate,parentSourcedId,schoolYear\n"
-)
-DEMOGRAPHICS = "sourcedId,status,dateLastModified,birthDate,sex,asian,white\n"
-FILES = ("orgs", "users", "roles", "classes", "enrollments", "academicSessions", "demographics")
-
-
-def user_11(key: str, role: str, enabled: str = "true", status: str = "") -> str:
-    return (
-        f'{key},{status},,{enabled},"sch1,sch2",{role},login{key},{{Fed:{key}}},Given{key},Family{key},'
-        f",,{key}@mail.example,,555-1234,,5,Secret{key}\n"
-    )
-
-
-def user_12(key: str, enabled: str = "true", status: str = "") -> str:
-    return (
-        f"{key},{status},,{enabled},login{key},{{Fed:{key}}},Given{key},Family{key},,,{key}@mail.example"
-        f",,555-1234,,5,Secret{key},,,,,,sch1,\n"
-    )
-
-
-def role(key: str, name: str, dates: str = ",", status: str = "") -> str:
-    return f"r-{key}-{name},{status},,{key},primary,{name},{dates},sch1,\n"
-
-
-def a_class(key: str, title: str = "Piano", terms: str = "", status: str = "") -> str:
-    return f'{key},{status},,"{title}",5,,,scheduled,,sch1,"{terms}",,,\n'
-
-
-def enrollment(
-    key: str, class_id: str, user: str, name: str, dates: str = ",", status: str = ""
-) -> str:
-    return f"{key},{status},,{class_id},sch1,{user},{name},,{dates}\n"
-
-
-def manifest(version: str = "1.2", mode: str = "bulk", **files: str) -> str:
-    stated = dict.fromkeys(FILES, mode) | files
-    rows = "".join(f"file.{name},{value}\n" for name, value in stated.items())
-    return f"propertyName,value\nmanifest.version,1.0\noneroster.version,{version}\n{rows}"
-
-
-def zipped(_compression: int = zipfile.ZIP_DEFLATED, /, **files: str | bytes) -> bytes:
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", _compression) as archive:
-        for name, text in files.items():
-            archive.writestr(f"{name}.csv", text)
-    return packed.getvalue()
-
-
-DISTRICT = ORGS + "dist,,,The District,district,,\nsch1,,,School One,school,,dist\n"
-
-
-def school(**more: str | bytes) -> bytes:
-    files: dict[str, str | bytes] = {
-        "orgs": DISTRICT,
-        "users": USERS_12 + user_12("t1") + user_12("s1") + user_12("s2"),
-        "roles": ROLES + role("t1", "teacher") + role("s1", "student") + role("s2", "student"),
-        "classes": CLASSES + a_class("c1"),
-        "enrollments": ENROLLMENTS
-        + enrollment("e1", "c1", "t1", "teacher")
-        + enrollment("e2", "c1", "s1", "student")
-        + enrollment("e3", "c1", "s2", "student"),
-    }
-    files |= more
-    if "manifest" not in more:
-        absent = {name: "absent" for name in FILES if name not in files}
-        files["manifest"] = manifest(**absent)
-    return zipped(**files)
 
 
 @pytest.fixture
@@ -374,59 +300,6 @@ def test_a_dry_run_tells_the_same_and_changes_nothing(roster: Roster) -> None:
     assert roster.organization_ids() == ()
     real = import_oneroster(roster, school())
     assert (dry.loaded, dry.rejected, dry.dry_run) == (real.loaded, real.rejected, True)
-
-
-LIMITS = ZipLimits(
-    zip_bytes_max=100_000,
-    entries_max=8,
-    inflated_bytes_max=200_000,
-    row_chars_max=1_000,
-    rows_max=500,
-)
-
-
-@pytest.mark.parametrize(
-    "bad",
-    [
-        pytest.param(school(users=USERS_12 + "x" * 300_000), id="a bomb"),
-        pytest.param(zipped(zipfile.ZIP_STORED, orgs="x" * 100_001), id="a large zip"),
-        pytest.param(zipped(**{f"f{n}": "" for n in range(9)}), id="many entries"),
-        pytest.param(zipped(**{f"f{n}": "" for n in range(300)}), id="a large directory"),
-        pytest.param(school(users=USERS_12 + user_12("s") * 501), id="many rows"),
-    ],
-)
-def test_what_is_over_a_limit_is_refused_and_changes_nothing(roster: Roster, bad: bytes) -> None:
-    with pytest.raises(TooLarge):
-        import_oneroster(roster, bad, limits=LIMITS)
-    assert roster.organization_ids() == ()
-
-
-def test_a_row_that_is_too_long_is_told(roster: Roster) -> None:
-    classes = CLASSES + a_class("c1") + a_class("c2", "x" * 1_001)
-    report = import_oneroster(roster, school(classes=classes), limits=LIMITS)
-    assert [(row.file, row.line) for row in report.rejected] == [("classes.csv", 3)]
-
-
-@pytest.mark.parametrize(
-    "bad",
-    [
-        pytest.param(b"PK nothing", id="no zip"),
-        pytest.param(school()[:-30], id="cut short"),
-        pytest.param(zipped(orgs="name\nx\n"), id="a column is missing"),
-        pytest.param(school(users=(USERS_12 + user_12("s1")).encode("utf-16")), id="UTF-16"),
-    ],
-)
-def test_what_cannot_be_read_is_refused_and_changes_nothing(roster: Roster, bad: bytes) -> None:
-    with pytest.raises(Malformed):
-        import_oneroster(roster, bad)
-    assert roster.organization_ids() == ()
-
-
-def test_a_damaged_entry_is_refused(roster: Roster) -> None:
-    whole = bytearray(zipped(zipfile.ZIP_STORED, orgs=DISTRICT))
-    whole[60] ^= 0xFF  # inside the stored text: the checksum tells
-    with pytest.raises(Malformed, match="unpacked"):
-        import_oneroster(roster, bytes(whole))
 
 
 def test_a_file_is_known_by_how_it_begins(roster: Roster, tmp_path: Path) -> None:
