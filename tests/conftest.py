@@ -34,14 +34,27 @@ def pytest_report_header() -> list[str]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+def pytest_runtest_makereport() -> Any:
     """Where nothing may be skipped (.ci/run), a skip is a failure that tells its reason."""
     report = yield
-    if NOTHING_SKIPPED and report.skipped and not hasattr(report, "wasxfail"):
+    if not hasattr(report, "wasxfail"):
+        _refuse_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Any:
+    """A whole file that would be skipped is a failure too."""
+    report = yield
+    _refuse_skip(report)
+    return report
+
+
+def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if NOTHING_SKIPPED and report.skipped:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
         report.outcome = "failed"
-        report.longrepr = f"MLC_NOTHING_SKIPPED is set, and {item.nodeid} was: {reason}"
-    return report
+        report.longrepr = f"MLC_NOTHING_SKIPPED is set, and {report.nodeid} was: {reason}"
 
 
 @pytest.fixture
