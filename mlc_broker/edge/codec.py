@@ -6,10 +6,11 @@ so that one bad event costs the others nothing: it becomes a `Reject` at its pla
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import msgspec
+import numpy as np
 from msgspec import UNSET, Raw, Struct
 
 from mlc_broker.edge import splitter
@@ -139,16 +140,22 @@ def within_limits(
 
     A look at the whole text shows for nearly every message that none can be.
     """
-    if isinstance(text, str):
-        openings = text.count("{") + text.count("[")
-    else:
-        openings = text.count(b"{") + text.count(b"[")
-    if openings - 4 * len(events) <= limits.depth_max and (
+    if openings(text) - 4 * len(events) <= limits.depth_max and (
         3 * len(text) <= limits.event_bytes_max  # a character is at most three bytes a code unit
         or max(map(_bytes_of, events), default=0) <= limits.event_bytes_max
     ):
         return events
     return [_over_limit(event, limits) or event for event in events]
+
+
+def openings(text: str | bytes) -> int:
+    """Return at least how many brackets and braces open in `text`: no value is nested deeper."""
+    raw = text.encode() if isinstance(text, str) else text
+    if len(raw) < 4_096:
+        return raw.count(b"{") + raw.count(b"[")
+    # `[` and `{` differ in one bit. NumPy looks at 32 bytes at a time, `count` at one.
+    codes = np.frombuffer(raw, np.uint8)
+    return int(np.count_nonzero((codes & 0xDF) == 0x5B))
 
 
 def check_count(count: int, limits: WireLimits) -> None:
@@ -374,11 +381,6 @@ def _row(index: int, event_id: str | None, receipt: Receipt) -> ReceiptRow:
 
 def _as_bytes(text: str | bytes) -> bytes:
     return text.encode("utf-8", "replace") if isinstance(text, str) else text
-
-
-def joined(raws: Iterable[bytes]) -> bytes:
-    """Return texts of JSON values as the text of one array."""
-    return b"[" + b",".join(raws) + b"]"
 
 
 _SAID = msgspec.json.Decoder(Said)

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 from sqlite_utils import Database
-from sqlite_utils.utils import sqlite3  # type: ignore[attr-defined]
+from sqlite_utils.utils import sqlite3
 
 from mlc_broker.model.errors import NotFound, ShardUnavailable, Unauthenticated
 from mlc_broker.model.event import rfc3339

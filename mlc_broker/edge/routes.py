@@ -67,7 +67,7 @@ class Route(Struct, frozen=True):
     handler: Callable[[Call], Awaitable[Answer]] | None = None  # None: served before Quart
     query: type[Struct] | None = None  # frozen, forbid_unknown_fields; lists may be repeated
     bodies: Mapping[str, Any] = {}  # media type: type, or None for free bytes
-    answers: Mapping[int, Says] = {200: Says()}
+    answers: Mapping[int, Says] = msgspec.field(default_factory=lambda: {200: Says()})
     open: bool = False  # needs no credential
     description: str = ""
     body_bytes_max: int | None = None  # None: the house's limit

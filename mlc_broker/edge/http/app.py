@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from quart import Blueprint
+from quart import Blueprint, Response
 from quart_trio import QuartTrio
 
 from mlc_broker.edge import problems
@@ -14,6 +14,7 @@ from mlc_broker.edge.http import ingest, operations
 from mlc_broker.edge.http.cors import Cors
 from mlc_broker.edge.routes import Route, wing
 from mlc_broker.edge.server import ASGIApp, Front, HTTPConnection
+from mlc_broker.model.errors import NotFound
 
 Wing = tuple[Blueprint, Sequence[Route]]
 
@@ -46,6 +47,18 @@ def make_quart(house: House, blueprints: Sequence[Blueprint], document: Route) -
     problems.register(app)
     app.register_blueprint(operations.operations(house))
     app.register_blueprint(wing("document", [document], house))
+    for route in ingest.ROUTES:  # served in front: here so that other methods are told of them
+        app.add_url_rule(
+            route.path,
+            endpoint=f"front {route.path}",
+            view_func=_elsewhere,
+            methods=[route.method],
+            provide_automatic_options=False,
+        )
     for blueprint in blueprints:
         app.register_blueprint(blueprint)
     return app
+
+
+async def _elsewhere() -> Response:
+    raise NotFound("There is nothing here; publishing is on the same path without the last slash.")

@@ -55,7 +55,7 @@ def test_a_publish_is_read_whole() -> None:
 
 
 def test_one_bad_event_costs_the_others_nothing() -> None:
-    bad = [
+    bad: list[Any] = [
         5,
         None,
         "text",
@@ -147,7 +147,7 @@ def test_an_event_over_its_limits_is_malformed_alone() -> None:
     nested: Any = 1
     for _ in range(9):
         nested = [nested]
-    wide = {"a": [[], [], [], [], [], [], [], [], [], [], [], [], []]}
+    wide: Any = {"a": [[], [], [], [], [], [], [], [], [], [], [], [], []]}
     events = [
         event(1, properties={"x": "y" * 2_001}),
         event(2, context={"x": nested}),
@@ -214,7 +214,13 @@ def test_an_ack_lists_what_is_neither_stored_nor_duplicate() -> None:
         "retry": 1,
         "retry_after_ms": 1000,
         "receipts": [
-            {"index": 1, "event_id": "b", "outcome": "rejected", "reason": "schema", "detail": "why"},
+            {
+                "index": 1,
+                "event_id": "b",
+                "outcome": "rejected",
+                "reason": "schema",
+                "detail": "why",
+            },
             {"index": 3, "outcome": "retry"},
         ],
     }
@@ -232,12 +238,14 @@ values = st.recursive(
     | st.floats()
     | st.text()
     | st.sampled_from(["publish", "hello", "subscribe", "watch", "b-1", "2025-01-01T00:00:00Z"]),
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(
-        st.sampled_from(["op", "id", "events", "token", "filter", "event_id", "timestamp"])
-        | st.text(max_size=3),
-        inner,
-        max_size=5,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["op", "id", "events", "token", "filter", "event_id", "timestamp"])
+            | st.text(max_size=3),
+            inner,
+            max_size=5,
+        )
     ),
     max_leaves=12,
 )
@@ -250,7 +258,10 @@ def test_any_frame_is_read_or_refused(frame: bytes | str, data: st.DataObject) -
     text = json.dumps(value)
     assert codec.read_message(text, LIMITS) is not None
     cut = data.draw(st.integers(0, len(text)))
-    assert codec.read_message(text[:cut] + data.draw(st.text(max_size=2)) + text[cut:], LIMITS) is not None
+    assert (
+        codec.read_message(text[:cut] + data.draw(st.text(max_size=2)) + text[cut:], LIMITS)
+        is not None
+    )
 
 
 @given(st.lists(st.one_of(values, st.builds(event, st.integers(0, 99))), max_size=10))
@@ -268,8 +279,17 @@ def test_a_publish_has_a_fate_for_every_event(events: list[Any]) -> None:
 
 def test_other_messages_are_read() -> None:
     assert read({"op": "hello", "token": "t", "later": 1}) == Hello("t")
-    said = read({"op": "subscribe", "id": "s", "filter": {"event_type": ["a", "b"], "class_id": "c"}})
+    said = read(
+        {"op": "subscribe", "id": "s", "filter": {"event_type": ["a", "b"], "class_id": "c"}}
+    )
     assert isinstance(said, SubscribeMessage)
     assert said.filter is not None
-    assert said.filter.as_filter().event_type == {"a", "b"}
-    assert said.filter.as_filter().class_id == {"c"}
+    assert said.filter.as_filter().event_type == frozenset({"a", "b"})
+    assert said.filter.as_filter().class_id == frozenset({"c"})
+
+
+@given(st.text(st.sampled_from("[]{}a\x7f\x1bé")), st.integers(0, 3_000))
+def test_openings_are_counted_alike_in_short_and_long_texts(text: str, more: int) -> None:
+    for said in (text, text + "ab" * more):
+        expected = said.count("[") + said.count("{")
+        assert codec.openings(said) == codec.openings(said.encode()) == expected
