@@ -235,6 +235,8 @@ class Door:
                     await self._welcome(stream, address)
                 else:
                     await self._turn_away(stream)
+        except* ConnectionClosed:
+            pass  # the guest left while the library was answering: nobody's mistake
         except* Exception as troubles:  # noqa: BLE001
             self._on_trouble(troubles)
         finally:
