@@ -14,7 +14,7 @@ import trio
 from mlc_broker.model.batch import Batch, Origin, Receipt
 from mlc_broker.model.event import Event, Facts
 from mlc_broker.model.filter import Filter
-from mlc_broker.model.principal import EVERYTHING, CATEGORIES, Principal, Scope
+from mlc_broker.model.principal import CATEGORIES, EVERYTHING, Principal, Scope
 from mlc_broker.store.lines import decode_line
 from mlc_broker.store.schema import open_reader, sqlite3
 from mlc_broker.store.select import select

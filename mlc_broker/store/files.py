@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from mlc_broker.model.errors import DirectoryInUse, ShardCorrupt
+from mlc_broker.runtime.crashpoint import crash_point
 from mlc_broker.store.hot import HotFile
 from mlc_broker.store.ids import Ids, as_hashes
 from mlc_broker.store.layout import HOT, LOCK, SHARDS, Home, home_path, hot_path
@@ -55,6 +56,7 @@ class Files:
     def begin_hot(self, now_ms: int) -> HotFile:
         """Make the next hot file; thread-side."""
         number = self.manifest.begin_hot(now_ms)
+        crash_point("rotate.after_manifest")
         hot = HotFile.open(hot_path(self.directory, number), number, full=self._durable)
         self.hot[number] = hot
         self.entries = {entry.number: entry for entry in self.manifest.hot_files()}
@@ -107,6 +109,7 @@ class Files:
         self.hot.pop(number).close()
         self.manifest.forget_hot(number)
         self.entries.pop(number, None)
+        crash_point("release.before_unlink")
         unlink(hot_path(self.directory, number))
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from mlc_broker.runtime.crashpoint import crash_point
 from mlc_broker.store.columns import DAY_MS, ROW, SET_MARK, WORD_COLUMNS, Rows
 from mlc_broker.store.hot import storage_error
 from mlc_broker.store.ids import as_hashes
@@ -92,6 +93,7 @@ class Shard:
             for at in range(0, len(order), PACK_EVENTS):
                 self._put(_picked(part, order[at : at + PACK_EVENTS]), run=run, level=3)
             self._db.execute("INSERT OR REPLACE INTO taken VALUES(?, ?)", (hot, upto))
+            crash_point("seal.before_home_commit")
 
     def ids(self) -> NDArray[np.uint64]:
         """Return all id hashes, two words each, sorted by the first."""

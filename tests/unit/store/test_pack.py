@@ -238,7 +238,7 @@ scopes = st.builds(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.lists(events, min_size=1, max_size=12), rare_filters, scopes, st.integers(0, 60))
 def test_a_selection_means_the_same_on_columns_and_on_lines(
     some_events: list[Event], wanted: Filter, scope: Scope, today: int

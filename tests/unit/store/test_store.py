@@ -126,15 +126,14 @@ async def test_a_writer_that_is_cancelled_leaves_no_batch_waiting(tmp_path: Path
 
     store = await Store.open(tmp_path, categories=lambda _: None, in_thread=slow)
     flying, waiting = batch(event(1)), batch(event(2))
-    async with trio.open_nursery() as outer:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(store.run)
-            outer.start_soon(store.append, flying)
-            await trio.testing.wait_all_tasks_blocked()
-            outer.start_soon(store.append, waiting)
-            await trio.testing.wait_all_tasks_blocked()
-            nursery.cancel_scope.cancel()
-            gate.set()
+    async with trio.open_nursery() as outer, trio.open_nursery() as nursery:
+        await nursery.start(store.run)
+        outer.start_soon(store.append, flying)
+        await trio.testing.wait_all_tasks_blocked()
+        outer.start_soon(store.append, waiting)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+        gate.set()
     assert [flying.answer()[0].outcome, waiting.answer()[0].outcome] == ["stored", "retry"]
     await store.close()
 
