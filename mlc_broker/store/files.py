@@ -180,16 +180,16 @@ class Files:
 
     def _remember_ids(self, ids: Ids, since_ms: int) -> None:
         found: list[tuple[int, bytes]] = []
-        for hot in self.hot.values():
-            found += hot.ids()
+        for number, hot in self.hot.items():
+            if self.entries[number].state != "sealed":
+                found += hot.ids()
         for entry in self.homes.values():
             if entry.recv >= since_ms:
                 found += _ids_since(home_path(self.directory, entry.home, entry.version), since_ms)
         found.sort(key=lambda item: item[0])
-        for at in range(0, len(found), _PACKS_AT_ONCE):
-            some = found[at : at + _PACKS_AT_ONCE]
+        for some in (found[i : i + _PACKS_AT_ONCE] for i in range(0, len(found), _PACKS_AT_ONCE)):
             hashes = as_hashes(b"".join(blob for _, blob in some))
-            ids.add_unknown(hashes, some[-1][0])
+            ids.add(hashes, some[-1][0])
 
 
 _PACKS_AT_ONCE = 512

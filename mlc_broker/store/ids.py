@@ -109,7 +109,7 @@ class IdTable:
             slot = (slot + 1) & mask
 
     def add(self, hashes: Hashes) -> None:
-        """Put in hashes that are all different and not yet in."""
+        """Put in hashes, looking for no doubles."""
         left = np.arange(len(hashes))
         slot = hashes[:, 0] & self._mask
         while left.size:
@@ -158,7 +158,7 @@ class Ids:
         return answer
 
     def add(self, hashes: Hashes, received_ms: int) -> None:
-        """Add hashes that are all new and different, received until then (epoch ms)."""
+        """Add hashes, received until then (epoch ms). One that is in already costs a slot more."""
         at = 0
         while at < len(hashes):
             table = self._open_table(received_ms, len(hashes) - at)
@@ -166,15 +166,6 @@ class Ids:
             table.add(part)
             table.newest_ms = max(table.newest_ms, received_ms)
             at += len(part)
-
-    def add_unknown(self, hashes: Hashes, received_ms: int) -> int:
-        """Add what is not yet known, as at start; return how many were known or came twice."""
-        unique = np.unique(hashes, axis=0)
-        new = np.ones(len(unique), np.bool_)
-        for table in self._tables:
-            new &= ~table.known(unique)
-        self.add(unique[new], received_ms)
-        return len(hashes) - int(new.sum())
 
     def forget(self, before_ms: int) -> int:
         """Forget generations whose newest id was received before then; return how many ids."""
