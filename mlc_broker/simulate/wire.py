@@ -269,13 +269,15 @@ def take_ack(ledger: Ledger, batch: Sequence[Sent], ack: dict[str, Any], *, whol
         listed[receipt.get("index")] = receipt
     if whole and len(listed) != len(batch):
         ledger.differ(Difference.PROTOCOL, f"{len(batch)} events, {len(listed)} receipts")
-    spare = counts[Outcome.DUPLICATE]  # duplicates that are not listed
+    spare = counts[Outcome.DUPLICATE]  # duplicates that are not listed: copies first
+    copies = sum(sent.copy for position, sent in enumerate(batch) if position not in listed)
     again: list[Sent] = []
     for position, sent in enumerate(batch):
         receipt = listed.get(position)
         if receipt is None:
-            old = spare > 0 and (sent.copy or sent.sent > 1)
+            old = spare > 0 if sent.copy else spare > copies and sent.sent > 1
             spare -= old
+            copies -= sent.copy
             ledger.receive(sent, Outcome.DUPLICATE if old else Outcome.STORED)
             continue
         outcome = _outcome(receipt.get("outcome"))

@@ -64,6 +64,12 @@ def test_a_copy_that_is_stored_a_second_time_is_a_difference() -> None:
     assert ledger.differences[Difference.WRONG_RECEIPT] == 1
 
 
+def test_a_duplicate_that_no_receipt_names_is_the_copy_before_the_event_sent_again() -> None:
+    batch = [sent(0, times=2), sent(0, copy=True, times=2)]
+    assert not take(batch, ack(stored=1, duplicate=1)).differences
+    assert [one.outcome for one in batch] == [Outcome.STORED, Outcome.DUPLICATE]
+
+
 def test_a_bad_event_must_be_rejected_for_its_own_reason() -> None:
     right = ack([receipt(0, "rejected", "schema")], rejected=1)
     assert not take([sent(0, rejected("schema"))], right).differences
