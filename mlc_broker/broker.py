@@ -48,7 +48,9 @@ HOUSEKEEPING_SECONDS = 1.0
 class Broker:
     """One daemon: build it from a Config, `run` it once."""
 
-    def __init__(self, config: Config, *, clock: Clock | None = None, dev: Guests | None = None) -> None:
+    def __init__(
+        self, config: Config, *, clock: Clock | None = None, dev: Guests | None = None
+    ) -> None:
         self.config = config
         self.clock: Clock = clock or SystemClock()
         self.health = Health()
@@ -253,9 +255,11 @@ class Broker:
         reasons = list(self.health.troubles)
         if self.stopping.is_set():
             reasons.append("the daemon is stopping")
-        for actor in self.pipeline.actors:
-            if actor.health.state == "broken" and actor.on_failure == "hold":
-                reasons.append(f"{actor.name} is being restarted: {actor.health.detail}")
+        reasons.extend(
+            f"{actor.name} is being restarted: {actor.health.detail}"
+            for actor in self.pipeline.actors
+            if actor.health.state == "broken" and actor.on_failure == "hold"
+        )
         return reasons
 
     async def reload(self) -> str:
@@ -275,7 +279,7 @@ class Broker:
             )
             await self.pipeline.swap(wiring.actors_of(steps, tools, self._random))
         except BrokerError as error:
-            log.error("reload failed; the old configuration stays in force", error=str(error))
+            log.warning("reload failed; the old configuration stays in force", error=str(error))
             return str(error)
         else:
             self.catalog, self.steps, self.tools = catalog, steps, tools
@@ -300,7 +304,7 @@ class Broker:
             await trio.sleep(HOUSEKEEPING_SECONDS)
             await self.quarantine.flush()
             await self.receipts.flush()
-            self.roster.refresh_if_changed()
+            await trio.to_thread.run_sync(self.roster.refresh_if_changed)
 
     async def _alive(self) -> bool:
         """The watchdog's probe crosses the loop, the pipeline and the writer's thread."""

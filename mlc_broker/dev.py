@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -43,9 +44,7 @@ class Guests(Struct, kw_only=True):
         sub, kind = PEOPLE[role]
         now = SystemClock().now()
         issuer = self.config.auth.issuer
-        return make_token(
-            self.secret, sub=sub, org=ORGANIZATION, role=kind, now=now, issuer=issuer
-        )
+        return make_token(self.secret, sub=sub, org=ORGANIZATION, role=kind, now=now, issuer=issuer)
 
     def enroll(self, roster: Roster) -> None:
         """Put the demo organization, its people and its class into the roster."""
@@ -106,12 +105,13 @@ def _fresh_keys(config: Config) -> tuple[str, str]:
     for key in list_keys(config.keys_path):
         if key.name == _NAME and key.revoked_at is None:
             revoke_key(config.keys_path, key.id, now)
-    common = {"organization_id": ORGANIZATION, "name": _NAME, "now": now}
-    ingest = create_key(config.keys_path, pepper, may_write_roster=True, **common)
-    anonymous = create_key(
-        config.keys_path, pepper, anonymous=True, categories=frozenset(CATEGORIES), **common
+    create = partial(
+        create_key, config.keys_path, pepper, organization_id=ORGANIZATION, name=_NAME, now=now
     )
-    return ingest, anonymous
+    return (
+        create(may_write_roster=True),
+        create(anonymous=True, categories=frozenset(CATEGORIES)),
+    )
 
 
 def _is_loopback(host: str) -> bool:

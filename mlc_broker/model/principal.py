@@ -62,7 +62,9 @@ NOTHING = Scope(organization_id="", grants=())
 class Hierarchy(Protocol):
     """What the roster knows about who teaches and manages whom."""
 
-    def classes_taught_by(self, organization_id: str, teacher_ids: frozenset[str]) -> frozenset[str]:
+    def classes_taught_by(
+        self, organization_id: str, teacher_ids: frozenset[str]
+    ) -> frozenset[str]:
         """Return the ids of the classes that any of these people teach now."""
 
     def teachers_managed_by(self, organization_id: str, user_id: str) -> frozenset[str]:
@@ -104,9 +106,7 @@ def scope_for(
                 organization_id=org,
                 grants=(
                     Grant(user_ids=me),
-                    Grant(
-                        class_ids=classes, categories=learning, roles=frozenset({Role.STUDENT})
-                    ),
+                    Grant(class_ids=classes, categories=learning, roles=frozenset({Role.STUDENT})),
                     Grant(teacher_ids=me),
                 ),
             )

@@ -67,8 +67,7 @@ class Pipeline:
             await self._keep.append(batch)
         finally:
             self._waiting -= 1
-            if self._closing and not self._waiting:
-                self._empty.set()
+            self._somebody_left()
         return self._answer(batch)
 
     async def swap(self, actors: Sequence[Actor]) -> None:
@@ -89,6 +88,10 @@ class Pipeline:
         if self._waiting:
             await self._empty.wait()
         await self._hall.aclose()
+
+    def _somebody_left(self) -> None:
+        if self._closing and not self._waiting:
+            self._empty.set()
 
     async def _walk(self, batch: Batch) -> None:
         work = Work(batch)

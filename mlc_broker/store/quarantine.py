@@ -36,7 +36,7 @@ migrations = Migrations("quarantine")
 @migrations()
 def create(db: Database) -> None:
     """Make the one table: what is grouped stands in the clear, what was sent is sealed."""
-    db["kept"].create(
+    db.table("kept").create(
         {
             "id": int,
             "at": int,  # ms since 1970
@@ -50,7 +50,7 @@ def create(db: Database) -> None:
         },
         pk="id",
     )
-    db["kept"].create_index(["outcome", "at"])
+    db.table("kept").create_index(["outcome", "at"])
 
 
 class Kept(Struct, frozen=True, kw_only=True):

@@ -29,7 +29,7 @@ migrations = Migrations("receipts")
 @migrations()
 def create(db: Database) -> None:
     """Make the one table."""
-    db["told"].create(
+    db.table("told").create(
         {"id": int, "at": int, "words": str, "hashes": bytes, "codes": bytes}, pk="id"
     )
 

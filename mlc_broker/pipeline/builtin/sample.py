@@ -50,7 +50,8 @@ class Sample(Processor):
         if sampling == "debug":
             return Drop("environment") if production else event
         usual = (_PRODUCTION if production else _STAGING)[sampling]
-        rate = self.settings.rates.get(sampling, usual)
+        rates: dict[str, float] = {str(name): rate for name, rate in self.settings.rates.items()}
+        rate = rates.get(sampling, usual)
         if self.settings.games:
             rate = self.settings.games.get(str(event.properties.get("game_id")), rate)
         if rate >= 1.0:

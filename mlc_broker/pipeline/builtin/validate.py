@@ -43,9 +43,11 @@ class Validate(Processor):
         """Return each event checked, or why it can never be stored."""
         suspect = _FOREIGN.search("".join([event.event_id for event in events])) is not None
         types = self.tools.catalog.types
-        return [self._check(event, types.get(event.event_type), suspect) for event in events]
+        return [
+            self._check(event, types.get(event.event_type), suspect=suspect) for event in events
+        ]
 
-    def _check(self, event: Event, kind: AnyType | None, suspect: bool) -> Verdict:
+    def _check(self, event: Event, kind: AnyType | None, *, suspect: bool) -> Verdict:
         if kind is None:
             return Reject(
                 "unknown_type",

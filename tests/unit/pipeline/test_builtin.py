@@ -47,7 +47,11 @@ async def test_a_good_event_is_stored_with_what_the_roster_knows() -> None:
     assert receipt.outcome is Outcome.STORED
     assert stored is not None
     facts = stored.facts
-    assert (facts.role, facts.class_ids, facts.teacher_ids) == ("student", ("cls_1",), ("usr_teacher",))
+    assert (facts.role, facts.class_ids, facts.teacher_ids) == (
+        "student",
+        ("cls_1",),
+        ("usr_teacher",),
+    )
     assert facts.subscription == "ensemble"
     assert (stored.privacy_level, stored.retention_days) == ("standard", 2555)
     assert "realtime" in facts.streams
