@@ -62,6 +62,7 @@ async def give(
             if not forever:
                 break
         nursery.cancel_scope.cancel()
+    progress.end()
     comparer = Comparer(ledger, access, organization_id=plan.organization_id, run=plan.run)
     try:
         how = await comparer.compare()
