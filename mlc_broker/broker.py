@@ -145,7 +145,7 @@ class Broker:
             keep=self.store,
             quarantine=self.quarantine,
             answer_seconds_max=limits.answer_seconds_max,
-            waiting_batches_max=limits.queue_batches_max,
+            waiting_events_max=limits.queue_events_max,
         )
         self.admission = Admission(wiring.category_of(self.catalog), self.clock)
         self.limiter = wiring.limiter_of(self.config)

@@ -255,9 +255,9 @@ class Limits(Section, frozen=True, kw_only=True):
     failed_logins_per_minute_per_address: Annotated[
         int, Meta(ge=1, description="wrong credentials; then the address waits")
     ] = 60
-    queue_batches_max: Annotated[
-        int, Meta(ge=1, le=100_000, description="before the pipeline; more are answered `retry`")
-    ] = 64
+    queue_events_max: Annotated[
+        int, Meta(ge=1, le=10_000_000, description="in hand at once; more are answered `retry`")
+    ] = 100_000
     answer_seconds_max: Annotated[
         float, Meta(gt=0, le=600, description="a batch not stored by then is answered `retry`")
     ] = 10.0

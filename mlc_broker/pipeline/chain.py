@@ -22,8 +22,8 @@ class Pipeline:
 
     A batch walks in its sender's own task: actors that never wait are simply called one after the
     other, one that waits takes its lock, so one batch at a time is in its hands, in order of
-    arrival. Both kinds of waiting are bounded: `waiting_batches_max` senders, each for at most
-    `answer_seconds_max`; beyond that the answer is `retry`.
+    arrival. Both kinds of waiting are bounded: `waiting_events_max` events in hand, each batch for at
+    most `answer_seconds_max`; beyond that the answer is `retry`.
     """
 
     def __init__(
@@ -33,14 +33,14 @@ class Pipeline:
         keep: Keep,
         quarantine: Quarantine,
         answer_seconds_max: float = 10.0,
-        waiting_batches_max: int = 1000,
+        waiting_events_max: int = 100_000,
     ) -> None:
         self.receipts: Counter[tuple[Outcome, str]] = Counter()
         self.received = 0
         self._hall = Hall(actors)
         self._keep, self._quarantine = keep, quarantine
         self._answer_seconds_max = answer_seconds_max
-        self._waiting_batches_max = waiting_batches_max
+        self._waiting_events_max = waiting_events_max
         self._waiting = 0
         self._closing = False
         self._empty = trio.Event()
@@ -52,21 +52,22 @@ class Pipeline:
 
     @property
     def waiting(self) -> int:
-        """How many batches are inside now."""
+        """How many events are in hand now."""
         return self._waiting
 
     async def submit(self, batch: Batch) -> list[Receipt]:
         """Return one receipt an event, after everything that is `stored` was committed."""
         self.received += len(batch)
-        if self._closing or self._waiting >= self._waiting_batches_max:
+        too_many = self._waiting and self._waiting + len(batch) > self._waiting_events_max
+        if self._closing or too_many:
             batch.settle_all(STOPPING if self._closing else BUSY)
             return self._answer(batch)
-        self._waiting += 1
+        self._waiting += len(batch)
         try:
             await self._walk(batch)
             await self._keep.append(batch)
         finally:
-            self._waiting -= 1
+            self._waiting -= len(batch)
             self._somebody_left()
         return self._answer(batch)
 

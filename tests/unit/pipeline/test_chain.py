@@ -186,7 +186,7 @@ async def test_one_batch_at_a_time_is_in_a_processors_hands_in_order(autojump_cl
 
 async def test_a_full_hall_says_retry_at_once(autojump_clock: Any) -> None:
     pipeline = Pipeline(
-        [actor(Pause)], keep=ListStore(), quarantine=ListQuarantine(), waiting_batches_max=1
+        [actor(Pause)], keep=ListStore(), quarantine=ListQuarantine(), waiting_events_max=1
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(pipeline.submit, batch(make_event()))
