@@ -112,11 +112,10 @@ class Dictionary:
 
     def sets_with(self, class_ids: frozenset[str]) -> list[int]:
         """Return the codes of the class sets that hold any of these classes."""
-        words = self.words
-        for code in range(self._sets_seen, len(words)):
-            if words[code][0] == SET_MARK:
-                self._sets.append(code)
-        self._sets_seen = len(words)
+        # Readers' threads ask while the loop adds words: take the end once, so that none is missed.
+        words, end = self.words, len(self.words)
+        self._sets += [c for c in range(self._sets_seen, end) if words[c][0] == SET_MARK]
+        self._sets_seen = end
         return [c for c in self._sets if not class_ids.isdisjoint(words[c].split(SET_MARK))]
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from mlc_broker.model.errors import DirectoryInUse, ShardCorrupt
 from mlc_broker.runtime.crashpoint import crash_point
 from mlc_broker.store.hot import HotFile
-from mlc_broker.store.ids import Ids, as_hashes
+from mlc_broker.store.ids import Ids, as_hashes, is_ids
 from mlc_broker.store.layout import HOT, LOCK, SHARDS, Home, home_path, hot_path
 from mlc_broker.store.manifest import HomeEntry, HotEntry, Manifest
-from mlc_broker.store.schema import make_private_directory, open_reader
+from mlc_broker.store.schema import READ_ERRORS, make_private_directory, open_reader
 from mlc_broker.store.select import Selection, mentions
 from mlc_broker.store.view import FileView, HomeView, HotView
 
@@ -185,7 +185,11 @@ class Files:
                 found += hot.ids()
         for entry in self.homes.values():
             if entry.recv >= since_ms:
-                found += _ids_since(home_path(self.directory, entry.home, entry.version), since_ms)
+                path = home_path(self.directory, entry.home, entry.version)
+                try:
+                    found += _ids_since(path, since_ms)
+                except READ_ERRORS as error:  # the others still serve
+                    self.troubles.append(f"{entry.home.path} is damaged: {error}")
         found.sort(key=lambda item: item[0])
         for some in (found[i : i + _PACKS_AT_ONCE] for i in range(0, len(found), _PACKS_AT_ONCE)):
             hashes = as_hashes(b"".join(blob for _, blob in some))
@@ -199,7 +203,8 @@ def _ids_since(path: Path, since_ms: int) -> list[tuple[int, bytes]]:
     connection = open_reader(path)
     try:
         query = "SELECT recv, ids FROM pack WHERE recv >= ?"
-        return [(recv, bytes(ids)) for recv, ids in connection.execute(query, (since_ms,))]
+        rows = connection.execute(query, (since_ms,)).fetchall()
+        return [row for row in rows if type(row[0]) is int and is_ids(row[1])]
     finally:
         connection.close()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import msgspec
+import zstandard
 from msgspec import Struct
 
 from mlc_broker.model.errors import ShardCorrupt, ShardUnavailable
@@ -17,7 +18,7 @@ from mlc_broker.runtime.crashpoint import crash_point
 from mlc_broker.store.columns import Dictionary, Rows
 from mlc_broker.store.index import PackIndex
 from mlc_broker.store.pack import COLUMNS, ID_BYTES, Pack
-from mlc_broker.store.schema import hot_file, open_writer, sqlite3
+from mlc_broker.store.schema import READ_ERRORS, hot_file, open_writer, sqlite3
 
 SEQUENCE_BITS = 40  # a sequence is the file's number, then the event's place in the file
 PAGE_BYTES = 8192
@@ -27,6 +28,18 @@ VERIFIED_AT_OPEN_PACKS = 64  # the newest: what a crash or a torn write can have
 _FIELDS = "seq, word0, words, " + ", ".join(COLUMNS)
 _INSERT = f"INSERT INTO pack({_FIELDS}) VALUES({','.join('?' * (len(COLUMNS) + 3))})"
 _HEADS = "SELECT seq, n, recv, word0, words, ids, cols FROM pack ORDER BY seq"
+
+
+# What reading back a damaged file may raise, besides SQLite's own errors.
+_DAMAGE = (
+    ShardCorrupt,
+    ValueError,
+    TypeError,
+    IndexError,
+    OverflowError,
+    msgspec.MsgspecError,
+    zstandard.ZstdError,
+)
 
 
 class HotFile:
@@ -58,7 +71,7 @@ class HotFile:
         except sqlite3.DatabaseError as error:
             hot.close()
             raise storage_error(error, path) from error
-        except (ShardCorrupt, ValueError, msgspec.MsgspecError) as error:
+        except _DAMAGE as error:
             hot.close()
             raise ShardCorrupt(f"{path.name}: {error}") from error
         return hot
@@ -129,7 +142,7 @@ class HotFile:
     def _connect(self) -> None:
         try:
             db = open_writer(self.path, hot_file, page_bytes=PAGE_BYTES, full=self._full)
-        except sqlite3.DatabaseError as error:
+        except READ_ERRORS as error:
             raise storage_error(error, self.path) from error
         db.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
         db.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
@@ -181,7 +194,7 @@ def storage_error(error: Exception, path: Path) -> ShardCorrupt | ShardUnavailab
     """Return our word for what SQLite says about a file."""
     code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
     name = getattr(error, "sqlite_errorname", None) or type(error).__name__
-    if code in {11, 26}:  # CORRUPT, NOTADB
+    if code in {1, 11, 26} or isinstance(error, UnicodeDecodeError):  # ERROR, CORRUPT, NOTADB
         return ShardCorrupt(f"{path.name}: {error} ({name})")
     hint = "free some disk space" if code == 13 else "look at the disk and its permissions"
     return ShardUnavailable(f"{path.name}: {error} ({name})", hint=hint)

@@ -202,6 +202,11 @@ def as_hashes(ids: bytes) -> Hashes:
     return array
 
 
+def is_ids(value: object) -> bool:
+    """Whether a value read from a file can be packed ids: it may be damaged."""
+    return isinstance(value, bytes) and len(value) % 16 == 0
+
+
 def len_power(count: int) -> int:
     """Return the smallest power of two of slots that holds so many ids."""
     slots = 1

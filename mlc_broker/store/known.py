@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mlc_broker.store.ids import Hashes, as_hashes
+from mlc_broker.store.ids import Hashes, as_hashes, is_ids
 from mlc_broker.store.layout import home_path
 from mlc_broker.store.manifest import HomeEntry
-from mlc_broker.store.schema import open_reader
+from mlc_broker.store.schema import READ_ERRORS, open_reader
 
 
 class SealedIds:
@@ -47,7 +47,9 @@ class SealedIds:
 def _read(path: Path) -> Hashes:
     connection = open_reader(path)
     try:
-        blobs = [ids for (ids,) in connection.execute("SELECT ids FROM pack")]
+        blobs = [ids for (ids,) in connection.execute("SELECT ids FROM pack") if is_ids(ids)]
+    except READ_ERRORS:  # a damaged home knows nothing; `verify` and readers tell
+        blobs = []
     finally:
         connection.close()
     hashes = as_hashes(b"".join(blobs))

@@ -86,7 +86,6 @@ class LineWriter:
 
     def __init__(self, stored_at: str) -> None:
         self.stored_at = stored_at
-        self._minutes: dict[int, str] = {}
         self._received: tuple[datetime | None, str | None] = (None, None)
 
     def line(self, event: Event, timestamp_ms: int, meta: Raw) -> Line:
@@ -96,7 +95,7 @@ class LineWriter:
         return Line(
             event.event_id,
             event.event_type,
-            f"{self._minutes.get(minute) or self._minute(minute)}{ms // 1000:02d}.{ms % 1000:03d}Z",
+            f"{_minutes.get(minute) or _minute(minute)}{ms // 1000:02d}.{ms % 1000:03d}Z",
             meta,
             event.user_id,
             event.session_id,
@@ -121,11 +120,6 @@ class LineWriter:
             *_plain_facts(facts),
         )
         return Raw(_encode(meta))
-
-    def _minute(self, minute: int) -> str:
-        text = (_EPOCH + timedelta(minutes=minute)).isoformat()[:17]
-        self._minutes[minute] = text
-        return text
 
 
 def encode_lines(lines: Sequence[Line]) -> bytes:
@@ -175,3 +169,15 @@ _plain_facts = attrgetter(*_Meta.__struct_fields__[4:])  # the rest: as they are
 
 def _time(moment: datetime | None) -> str | None:
     return None if moment is None else rfc3339(moment)
+
+
+_MINUTES_MAX = 20_000  # two weeks of remembered prefixes
+_minutes: dict[int, str] = {}
+
+
+def _minute(minute: int) -> str:
+    # datetime.isoformat costs more than all the rest of a line.
+    if len(_minutes) >= _MINUTES_MAX:
+        _minutes.clear()
+    text = _minutes[minute] = (_EPOCH + timedelta(minutes=minute)).isoformat()[:17]
+    return text

@@ -23,6 +23,7 @@ FRAME_EVENTS = 64  # lines that are compressed as one
 LINES_BYTES_MAX = 64 * 1024 * 1024  # of one frame when opened: more is no frame of ours
 COLUMNS = ("n", "t0", "t1", "recv", "ids", "cols", "frames", "offs", "crc")
 
+_ROW_TYPES = [int] * 4 + [bytes] * 5
 _decompress = zstandard.ZstdDecompressor().decompress
 
 
@@ -41,7 +42,9 @@ class Pack(Struct, frozen=True, gc=False):
 
     @classmethod
     def from_row(cls, row: Sequence[Any]) -> Self:
-        """Return the pack of a table's row (`COLUMNS`)."""
+        """Return the pack of a table's row (`COLUMNS`); raises ShardCorrupt when it is none."""
+        if [type(value) for value in row] != _ROW_TYPES:
+            raise ShardCorrupt("a pack's row is not of its types")
         return cls(*row)
 
     def to_row(self) -> tuple[Any, ...]:
@@ -90,6 +93,14 @@ class Pack(Struct, frozen=True, gc=False):
             first = int(ends[frame - 1, 0]) if frame else 0
             lines.append(opened[frame][position - first])
         return lines
+
+    def body(self) -> bytes:
+        """Return all lines, each with its end."""
+        begin, opened = 0, []
+        for end in np.frombuffer(self.offs, "<u4").reshape(-1, 2)[:, 1].tolist():
+            opened.append(_decompress(self.frames[begin:end], max_output_size=LINES_BYTES_MAX))
+            begin = end
+        return opened[0] if len(opened) == 1 else b"".join(opened)
 
     def _frame(self, ends: NDArray[np.uint32], frame: int) -> list[bytes]:
         begin = int(ends[frame - 1, 1]) if frame else 0

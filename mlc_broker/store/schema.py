@@ -13,6 +13,8 @@ from sqlite_utils.migrations import Migrations
 
 sqlite3 = utils.sqlite3
 
+# What reading a damaged file raises: pysqlite3 cannot even spell some of SQLite's complaints.
+READ_ERRORS = (sqlite3.DatabaseError, UnicodeDecodeError)
 APPLICATION_ID = 0x6D6C6362  # "mlcb"
 BUSY_MS = 5000
 
@@ -84,6 +86,7 @@ def open_writer(
     """
     _make_private(path)
     connection = sqlite3.connect(str(path), isolation_level=None, check_same_thread=False)
+    connection.text_factory = _text
     try:
         connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
         connection.execute(f"PRAGMA page_size={page_bytes}")
@@ -107,6 +110,7 @@ def open_reader(path: Path) -> Any:
         isolation_level=None,
         check_same_thread=False,
     )
+    connection.text_factory = _text
     connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
     connection.execute("PRAGMA query_only=ON")
     connection.execute("PRAGMA wal_autocheckpoint=0")
@@ -134,6 +138,11 @@ def sync_file(path: Path) -> None:
     finally:
         os.close(handle)
     sync_directory(path.parent)
+
+
+def _text(raw: bytes) -> str:
+    # A flipped bit can make a blob pass as text: checksums find that, not the decoder.
+    return raw.decode("utf-8", "replace")
 
 
 def _make_private(path: Path) -> None:

@@ -18,7 +18,7 @@ from mlc_broker.store.ids import Ids
 from mlc_broker.store.layout import home_path
 from mlc_broker.store.manifest import HomeEntry
 from mlc_broker.store.pack import COLUMNS, Pack
-from mlc_broker.store.schema import open_reader, sqlite3
+from mlc_broker.store.schema import READ_ERRORS, open_reader
 from mlc_broker.store.sealer import Sealer
 from mlc_broker.store.writer import InThread, Writer
 
@@ -156,7 +156,7 @@ def _verify(path: Path, report: Report) -> None:
     report.files += 1
     try:
         connection = open_reader(path)
-    except sqlite3.Error as error:
+    except READ_ERRORS as error:
         report.damaged.append(str(storage_error(error, path)))
         return
     try:
@@ -165,7 +165,7 @@ def _verify(path: Path, report: Report) -> None:
             pack = Pack.from_row(row)
             pack.verify()
             report.events += pack.n
-    except sqlite3.Error as error:
+    except READ_ERRORS as error:
         report.damaged.append(str(storage_error(error, path)))
     except BrokerError as error:
         report.damaged.append(f"{path.name}: {error}")

@@ -14,8 +14,11 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from mlc_broker.model.errors import ShardCorrupt
 from mlc_broker.store.columns import Dictionary
+from mlc_broker.store.hot import storage_error
 from mlc_broker.store.pack import COLUMNS, Pack
+from mlc_broker.store.schema import READ_ERRORS
 from mlc_broker.store.select import Selection, Words, mentions
 from mlc_broker.store.shard import SqlWords
 
@@ -52,7 +55,7 @@ class HotView(Struct, frozen=True, gc=False):
 
     def load(self, connection: Any, ref: PackRef) -> Pack:
         """Read a pack and check it; raises ShardCorrupt."""
-        return _load(connection, f"SELECT {_COLUMNS} FROM pack WHERE seq = ?", ref)
+        return _load(connection, f"SELECT {_COLUMNS} FROM pack WHERE seq = ?", ref, self.path)
 
 
 class HomeView(Struct, frozen=True, gc=False):
@@ -68,7 +71,13 @@ class HomeView(Struct, frozen=True, gc=False):
         return SqlWords(connection)
 
     def find(self, connection: Any, words: Words, wanted: Selection) -> list[PackRef]:
-        """Return the packs that may hold wanted events, newest first."""
+        """Return the packs that may hold wanted events, newest first; raises ShardCorrupt."""
+        try:
+            return self._find(connection, words, wanted)
+        except READ_ERRORS as error:
+            raise storage_error(error, self.path) from error
+
+    def _find(self, connection: Any, words: Words, wanted: Selection) -> list[PackRef]:
         begin = -(2**63) if wanted.begin_ms is None else wanted.begin_ms
         end = 2**63 - 1 if wanted.end_ms is None else wanted.end_ms
         refs = {
@@ -86,7 +95,7 @@ class HomeView(Struct, frozen=True, gc=False):
 
     def load(self, connection: Any, ref: PackRef) -> Pack:
         """Read a pack and check it; raises ShardCorrupt."""
-        return _load(connection, f"SELECT {_COLUMNS} FROM pack WHERE id = ?", ref)
+        return _load(connection, f"SELECT {_COLUMNS} FROM pack WHERE id = ?", ref, self.path)
 
 
 FileView = HotView | HomeView
@@ -97,7 +106,13 @@ def _mentioning(connection: Any, codes: list[int]) -> set[int]:
     return {key for code in codes for (key,) in connection.execute(query, (code,))}
 
 
-def _load(connection: Any, query: str, ref: PackRef) -> Pack:
-    pack = Pack.from_row(connection.execute(query, (ref.key,)).fetchone())
+def _load(connection: Any, query: str, ref: PackRef, path: Path) -> Pack:
+    try:
+        row = connection.execute(query, (ref.key,)).fetchone()
+    except READ_ERRORS as error:
+        raise storage_error(error, path) from error
+    if row is None:
+        raise ShardCorrupt(f"{path.name}: pack {ref.key} is gone")
+    pack = Pack.from_row(row)
     pack.verify()
     return pack

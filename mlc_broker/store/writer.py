@@ -48,6 +48,7 @@ class Writer:
         self.pending: dict[bytes, Group] = {}
         self.commits = 0
         self.failures = 0
+        self.trouble = ""  # why the last commit failed; empty when it did not: for /readyz
         self._hasher = hasher
         self._categories = categories
         self._rows_of, self._rows = hot, RowWriter(hot.dictionary, categories)
@@ -204,6 +205,7 @@ class Writer:
         group.hot.note(sequence, pack.recv, rows)
         self.ids.add(as_hashes(pack.ids), pack.recv)
         self.commits += 1
+        self.trouble = ""
         group.settle(STORED, DUPLICATE)
         crash_point("append.after_ack")
         stored_at = group.lines.stored_at
@@ -211,6 +213,7 @@ class Writer:
 
     def _fail(self, group: Group, error: StoreError) -> None:
         self.failures += 1
+        self.trouble = str(error)
         reason = "corrupt" if isinstance(error, ShardCorrupt) else "storage"
         receipt = Receipt(Outcome.RETRY, reason, f"{error} {error.hint}".strip())
         group.settle(receipt, receipt)

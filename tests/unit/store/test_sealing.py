@@ -7,7 +7,9 @@ import pytest
 from mlc_broker.model.event import Event, Facts
 from mlc_broker.model.filter import Filter
 from mlc_broker.model.principal import EVERYTHING, Grant, Scope
+from mlc_broker.store.columns import Rows
 from mlc_broker.store.schema import open_reader, sqlite3
+from mlc_broker.store.select import Mask, Words
 from mlc_broker.store.shard import Shard
 from tests.fakes_store import LESSON, SetClock, event, ids, outcomes, read, running
 
@@ -184,8 +186,8 @@ async def test_one_person_leaves_a_sealed_file_without_a_trace(tmp_path: Path) -
         shard = Shard(path)
         words = shard._db.execute("SELECT code FROM word WHERE word = 'ben'").fetchone()
 
-        def of_ben(rows, _):
-            return rows["user"] == words[0]
+        def of_ben(rows: Rows, _: Words) -> Mask:
+            return np.asarray(rows["user"] == words[0])
 
         assert shard.drop(of_ben, words[0]) == 1
         shard.close()
@@ -210,7 +212,7 @@ async def test_verify_walks_all_files_and_finds_a_flipped_bit(tmp_path: Path) ->
         await outcomes(store, *school_day())
         await store.seal_now()
         await store.release(grace_seconds=0)
-        told = []
+        told: list[int] = []
         report = await store.verify(lambda r: told.append(r.files))
         assert (report.events, report.damaged, told) == (600, [], [1, 2, 3, 4, 5])
     path = tmp_path / "shards/standard/2026-11/0.db"

@@ -1,10 +1,13 @@
 import os
 import stat
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -60,7 +63,7 @@ async def test_the_same_id_in_another_organization_is_another_event(tmp_path: Pa
 async def test_a_duplicate_of_an_event_in_flight_waits_for_that_commit(tmp_path: Path) -> None:
     gate = trio.Event()
 
-    async def slow(function, *arguments):
+    async def slow(function: Callable[..., Any], *arguments: Any) -> Any:
         if getattr(function, "__name__", "") == "write":
             await gate.wait()
         return await inline(function, *arguments)
@@ -115,7 +118,7 @@ async def test_a_stopped_store_says_retry(tmp_path: Path) -> None:
 async def test_a_writer_that_is_cancelled_leaves_no_batch_waiting(tmp_path: Path) -> None:
     gate = trio.Event()
 
-    async def slow(function, *arguments):
+    async def slow(function: Callable[..., Any], *arguments: Any) -> Any:
         if getattr(function, "__name__", "") == "write":
             await gate.wait()
         return await inline(function, *arguments)
@@ -174,9 +177,9 @@ async def test_only_the_owner_can_look_into_the_data_directory(tmp_path: Path) -
         await outcomes(store, event(1))
         await store.seal_now()
         for folder, _, files in os.walk(tmp_path / "data"):
-            assert stat.S_IMODE(os.stat(folder).st_mode) == 0o700
+            assert stat.S_IMODE(Path(folder).stat().st_mode) == 0o700
             for name in files:
-                assert stat.S_IMODE(os.stat(Path(folder, name)).st_mode) == 0o600, name
+                assert stat.S_IMODE(Path(folder, name).stat().st_mode) == 0o600, name
 
 
 async def test_a_damaged_hot_file_is_set_aside_and_a_new_one_begun(tmp_path: Path) -> None:
