@@ -13,7 +13,7 @@ import { build } from "esbuild";
 const ROOM_BYTES = 6 * 1024;
 /** Names that nobody outside sees, besides those with an underscore. */
 const INNER =
-  /^(_.*|account|allowed|beacon|before|category|critical|forget|forgetUser|hurry|keepConsent|notice|onOut|publish|settled|signOut|strangers|take|transport)$/;
+  /^(_.*|account|allowed|allows|beacon|before|category|critical|forget|forgetUser|hurry|keepConsent|notice|onOut|publish|settled|signOut|strangers|take|transport)$/;
 
 const ROOT = new URL("../", import.meta.url);
 const DIST = new URL("dist/", ROOT);

@@ -14,6 +14,7 @@ import type {
 import { CATEGORIES } from "./categories.ts";
 import { eventId, share } from "./ids.ts";
 import { Session } from "./session.ts";
+import { text } from "./vault.ts";
 
 const LIMITS: Limits = {
   queueEvents: 20_000,
@@ -131,7 +132,7 @@ export class GameClient implements Client {
     const session = this._session;
     if (!session) return this._over.signal.aborted ? "closed" : "no_user";
     const category = this._options.types?.[type] ?? categoryOf(type);
-    if (!session.consent[category]) return "consent";
+    if (!session.allows(category)) return "consent";
     if (share(id) >= (session.transport.sampling[type] ?? 1)) return "sampled";
     const body = JSON.stringify({
       event_id: id,
@@ -142,7 +143,7 @@ export class GameClient implements Client {
       context: { ...this._options.context, ...context },
       properties,
     });
-    if (new Blob([body]).size > EVENT_BYTES) return "too_large";
+    if (text.encode(body).length > EVENT_BYTES) return "too_large";
     const critical = category == "learning_progress" || type.endsWith("_error");
     session.add({ id, category, critical, body });
     return "";

@@ -61,6 +61,11 @@ export class Session {
     this._work = this._open();
   }
 
+  /** May this be collected? Until the user's own word is found, it is held in memory, then judged. */
+  allows(category: Category): boolean {
+    return !this._queue || this.consent[category];
+  }
+
   /** Take an event; called in the game loop. */
   add(row: Row): void {
     this._fresh.push(row);
@@ -86,7 +91,7 @@ export class Session {
     this._post({ consent });
     this._untold = true;
     await this._then(async () => {
-      await this._keepConsent();
+      if (this._queue instanceof Store) await this._queue.keepConsent(consent);
       await this._tell();
     });
   }
@@ -100,7 +105,8 @@ export class Session {
 
   /** What this tab has not seen settled, to the browser's care. */
   beacon(): void {
-    const rows = [...this._recent.values()].sort((a, b) => +b.critical - +a.critical);
+    const rows = [...this._recent.values()].filter((row) => this.consent[row.category]);
+    rows.sort((a, b) => +b.critical - +a.critical);
     this.transport.beacon(rows.map((row) => row.body!));
   }
 
@@ -147,7 +153,13 @@ export class Session {
     if (!this.user) return;
     this.transport.user = this.user.id;
     const queue = await Store.open(this.user, this._limits).catch(() => new MemoryQueue(this._limits));
+    const consent = queue instanceof Store && queue.account.consent;
+    if (consent && !this._untold) {
+      Object.assign(this.consent, consent);
+      this._untold = true; // once a page: the last one may have ended before the broker knew
+    }
     this._queue = queue;
+    this._apply(this.consent);
     if (queue instanceof Store) await this._joinTabs(queue);
     else this._send(queue);
     await this._write();
@@ -166,11 +178,7 @@ export class Session {
   }
 
   async _joinTabs(store: Store): Promise<void> {
-    const { u, consent, untold } = store.account;
-    if (!this._untold) {
-      this._untold = !!untold;
-      this._apply({ ...this.consent, ...consent });
-    }
+    const { u } = store.account;
     this._channel = new BroadcastChannel("mlc-events " + u);
     this._channel.onmessage = ({ data }) => this._hear(data as Note);
     // Who holds the lock sends, for all tabs; it goes on to another tab with the page.
@@ -187,7 +195,7 @@ export class Session {
 
   _send(queue: Queue): void {
     this._sender = new Sender(queue, this.transport, this._limits, {
-      allowed: (category) => this.consent[category],
+      allowed: (category) => this.allows(category),
       settled: (receipts) => {
         this._post({ receipts });
         this._settled(receipts);
@@ -243,11 +251,6 @@ export class Session {
     // A refusal is for good: a school may keep consent in its own hands.
     if (!answer || answer.status >= 500 || answer.status == 429) return;
     this._untold = false;
-    await this._keepConsent();
-  }
-
-  async _keepConsent(): Promise<void> {
-    if (this._queue instanceof Store) await this._queue.keepConsent(this.consent, this._untold);
   }
 
   _hear(note: Note): void {

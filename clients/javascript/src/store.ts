@@ -24,9 +24,7 @@ export interface Account {
   /** When they last were here, in milliseconds since 1970. */
   at: number;
   key?: CryptoKey;
-  consent?: Partial<Consent>;
-  /** The broker has not been told of the consent. */
-  untold?: boolean;
+  consent?: Consent;
 }
 
 /** A user with a secret who did not come back for so long is forgotten: the broker would not take it. */
@@ -112,8 +110,8 @@ export class Store implements Queue {
   }
 
   /** Keep the consent that this user gave. */
-  async keepConsent(consent: Partial<Consent>, untold: boolean): Promise<void> {
-    this.account = { ...this.account, consent, untold };
+  async keepConsent(consent: Consent): Promise<void> {
+    this.account = { ...this.account, consent };
     await this._within(async (_rows, users) => users.put(this.account));
   }
 

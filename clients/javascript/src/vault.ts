@@ -8,7 +8,7 @@
 
 import type { User } from "./api.ts";
 
-const text = new TextEncoder();
+export const text = new TextEncoder();
 const AES = "AES-GCM";
 
 /** Name of the user's rows: says neither who it is, nor, with a secret, lets a guess be tried. */
