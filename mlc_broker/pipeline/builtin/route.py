@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from mlc_broker.model.event import Event
+from mlc_broker.model.event import Event, Facts
 from mlc_broker.model.verdict import Verdict
 from mlc_broker.pipeline.processor import Processor, Stage, Tools
 
@@ -39,13 +39,19 @@ class Route(Processor):
 
     async def process_many(self, events: Sequence[Event]) -> Sequence[Verdict]:
         """Return the events with their streams named."""
-        streams = self._streams
-        return [
-            replace(event, facts=replace(event.facts, streams=streams[event.event_type]))
-            if streams[event.event_type]
-            else event
-            for event in events
-        ]
+        named: dict[tuple[int, str], Facts] = {}  # events of one submission share their facts
+        verdicts: list[Verdict] = []
+        for event in events:
+            streams = self._streams[event.event_type]
+            if streams:
+                key = (id(event.facts), event.event_type)
+                facts = named.get(key)
+                if facts is None:
+                    facts = named[key] = replace(event.facts, streams=streams)
+                verdicts.append(replace(event, facts=facts))
+            else:
+                verdicts.append(event)
+        return verdicts
 
     def _matching(self, event_type: str) -> tuple[str, ...]:
         return tuple(

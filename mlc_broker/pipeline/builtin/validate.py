@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, NamedTuple, cast
 
 import msgspec
 from msgspec import Meta, Raw, Struct
 from msgspec.structs import replace
 
-from mlc_broker.model.catalog import AnyType, SchemaError, check_context, check_device
+from mlc_broker.model.catalog import AnyType, Context, SchemaError, check_context, check_device
 from mlc_broker.model.event import Event, Facts, rfc3339
 from mlc_broker.model.verdict import Reject, Verdict
 from mlc_broker.pipeline.processor import Processor, Stage
@@ -43,11 +43,38 @@ class Validate(Processor):
         """Return each event checked, or why it can never be stored."""
         suspect = _FOREIGN.search("".join([event.event_id for event in events])) is not None
         types = self.tools.catalog.types
-        return [
-            self._check(event, types.get(event.event_type), suspect=suspect) for event in events
-        ]
+        window, names = _NO_WINDOW, _NO_NAMES
+        verdicts: list[Verdict] = []
+        for event in events:
+            # What a submission's events share is looked at once: their receipt, and whose they are.
+            if event.facts is not window.facts:
+                window = self._window(event.facts)
+            ids = (event.user_id, event.session_id, event.organization_id)
+            if ids != names.ids:
+                names = _Names(ids, _unprintable_id(event))
+            kind = types.get(event.event_type)
+            mistake = self._mistake(event, kind, names.unprintable, suspect=suspect)
+            verdicts.append(mistake or self._check(event, cast("AnyType", kind), window))
+        return verdicts
 
-    def _check(self, event: Event, kind: AnyType | None, *, suspect: bool) -> Verdict:
+    def _window(self, facts: Facts) -> _Window:
+        """Return when events of these facts may have happened, by the server's clock."""
+        received_at = facts.received_at or self.tools.clock.now()
+        skew = None
+        if facts.sent_at is not None and facts.client_timestamp is None:
+            skew = received_at - facts.sent_at
+            if abs(skew.total_seconds()) <= self.settings.clock_skew_seconds_max:
+                skew = None
+        return _Window(
+            facts,
+            received_at - timedelta(days=self.settings.max_age_days),
+            received_at + timedelta(seconds=self.settings.future_seconds_max),
+            skew,
+        )
+
+    def _mistake(
+        self, event: Event, kind: AnyType | None, unprintable: str, *, suspect: bool
+    ) -> Reject | None:
         if kind is None:
             return Reject(
                 "unknown_type",
@@ -55,13 +82,20 @@ class Validate(Processor):
             )
         if suspect and _FOREIGN.search(event.event_id):
             return Reject("schema", "event_id has characters other than A-Z a-z 0-9 _ -")
-        unprintable = _unprintable_id(event)
         if unprintable:
             return Reject("schema", f"{unprintable} has a control character")
-        moment = self._moment(event)
-        if isinstance(moment, Reject):
-            return moment
-        timestamp, facts = moment
+        return None
+
+    def _check(self, event: Event, kind: AnyType, window: _Window) -> Verdict:
+        timestamp, facts = event.timestamp, event.facts
+        if window.skew is not None:
+            try:
+                timestamp += window.skew
+            except OverflowError:
+                return Reject("schema", "timestamp and sent_at are too far apart")
+            facts = replace(facts, client_timestamp=event.timestamp)
+        if not window.begin <= timestamp <= window.end:
+            return self._out_of_time(timestamp, window)
         try:
             checked = kind.check(event.properties_json)
             context = check_context(event.context_json)
@@ -78,32 +112,37 @@ class Validate(Processor):
             facts=facts,
         )
 
-    def _moment(self, event: Event) -> tuple[datetime, Facts] | Reject:
-        """Return the time by the server's clock, and the facts that tell of a correction."""
-        timestamp, facts = event.timestamp, event.facts
-        received_at = facts.received_at or self.tools.clock.now()
-        if facts.sent_at is not None and facts.client_timestamp is None:
-            skew = received_at - facts.sent_at
-            if abs(skew.total_seconds()) > self.settings.clock_skew_seconds_max:
-                try:
-                    corrected = timestamp + skew
-                except OverflowError:
-                    return Reject("schema", "timestamp and sent_at are too far apart")
-                facts = replace(facts, client_timestamp=timestamp)
-                timestamp = corrected
-        ahead = timestamp - received_at
-        if ahead.total_seconds() > self.settings.future_seconds_max:
+    def _out_of_time(self, timestamp: datetime, window: _Window) -> Reject:
+        if timestamp > window.end:
             return Reject(
                 "timestamp_future",
                 f"{rfc3339(timestamp)} is more than {self.settings.future_seconds_max:g} s ahead "
                 f"of the server's clock",
             )
-        if -ahead > timedelta(days=self.settings.max_age_days):
-            return Reject(
-                "timestamp_too_old",
-                f"{rfc3339(timestamp)} is more than {self.settings.max_age_days} days ago",
-            )
-        return timestamp, facts
+        return Reject(
+            "timestamp_too_old",
+            f"{rfc3339(timestamp)} is more than {self.settings.max_age_days} days ago",
+        )
+
+
+class _Window(NamedTuple):
+    """When the events of one submission may have happened, and how wrong its clock is."""
+
+    facts: Facts | None
+    begin: datetime
+    end: datetime
+    skew: timedelta | None
+
+
+class _Names(NamedTuple):
+    """Whose an event is, and which of these names cannot be printed."""
+
+    ids: tuple[str | None, str | None, str | None] | None
+    unprintable: str
+
+
+_NO_WINDOW = _Window(None, datetime.min, datetime.min, None)  # noqa: DTZ901 (never compared)
+_NO_NAMES = _Names(None, "")
 
 
 def _unprintable_id(event: Event) -> str:
@@ -117,19 +156,23 @@ def _unprintable_id(event: Event) -> str:
     return ""
 
 
-def _assigned(properties: object, context: object, context_json: Raw) -> Raw:
+def _assigned(properties: object, context: Context, context_json: Raw) -> Raw:
     """`context` is where an assignment and a sequence are named; properties may repeat it."""
+    assignment_id = getattr(properties, "assignment_id", None)
+    sequence_id = getattr(properties, "sequence_id", None)
+    if assignment_id is None and sequence_id is None:
+        return context_json
     missing: dict[str, str] = {}
-    for name in ("assignment_id", "sequence_id"):
-        said = getattr(properties, name, None)
-        if said is None:
+    for name, said, known in (
+        ("assignment_id", assignment_id, context.assignment_id),
+        ("sequence_id", sequence_id, context.sequence_id),
+    ):
+        if said is None or said == known:
             continue
-        known = getattr(context, name, None)
-        if known is None:
-            missing[name] = said
-        elif known != said:
+        if known is not None:
             msg = f"{name} is {said!r} in properties and {known!r} in context"
             raise SchemaError(msg)
+        missing[name] = said
     if not missing:
         return context_json
     return Raw(msgspec.json.encode(msgspec.json.decode(context_json) | missing))
