@@ -177,7 +177,7 @@ async def test_a_month_that_is_over_becomes_one_run_that_opens_read_only(tmp_pat
         assert len(read(store)) == 601
 
 
-async def test_one_person_leaves_a_sealed_file_without_a_trace(tmp_path: Path) -> None:
+async def test_one_persons_events_leave_a_sealed_file_and_the_others_stay(tmp_path: Path) -> None:
     async with running(tmp_path) as store:
         secret = "a-word-of-bens"
         await outcomes(store, *school_day(300), event(7000, user_id="ben", session_id=secret))
