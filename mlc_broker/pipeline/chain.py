@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import trio
 
 from mlc_broker.model.batch import Batch, Outcome, Receipt
+from mlc_broker.pipeline import derive
 from mlc_broker.pipeline.actor import Actor
 from mlc_broker.pipeline.ports import Keep, Quarantine
 from mlc_broker.pipeline.work import Work
@@ -34,6 +35,7 @@ class Pipeline:
         quarantine: Quarantine,
         answer_seconds_max: float = 10.0,
         waiting_events_max: int = 100_000,
+        on_derived: Callable[[Batch, list[Receipt]], None] = lambda _batch, _receipts: None,
     ) -> None:
         self.receipts: Counter[tuple[Outcome, str]] = Counter()
         self.received = 0
@@ -41,6 +43,7 @@ class Pipeline:
         self._keep, self._quarantine = keep, quarantine
         self._answer_seconds_max = answer_seconds_max
         self._waiting_events_max = waiting_events_max
+        self._on_derived = on_derived
         self._waiting = 0
         self._closing = False
         self._empty = trio.Event()
@@ -64,24 +67,35 @@ class Pipeline:
             return self._answer(batch)
         self._waiting += len(batch)
         try:
-            await self._walk(batch)
+            work = await self._walk(batch)
             await self._keep.append(batch)
+            receipts = batch.answer()
+            if work.emitted:
+                await self._derive(work, receipts)
         finally:
             self._waiting -= len(batch)
             self._somebody_left()
-        return self._answer(batch)
+        return self._count(receipts)
 
     async def swap(self, actors: Sequence[Actor]) -> None:
-        """Put new actors in force between batches; the old ones close when they are empty."""
-        for actor in actors:
-            await actor.open()
+        """Put new actors in force between batches; the old ones close when they are empty.
+
+        An actor that does not open is a PluginLoadError, and the old ones stay in force.
+        """
+        try:
+            for actor in actors:
+                await actor.open()
+        except BaseException:
+            for actor in actors:
+                await actor.close()
+            raise
         old, self._hall = self._hall, Hall(actors)
         await old.aclose()
 
     async def open(self) -> None:
-        """Open the actors, in order."""
+        """Open the actors, in order; a plugin that does not open now is tried again later."""
         for actor in self._hall.actors:
-            await actor.open()
+            await actor.start()
 
     async def aclose(self) -> None:
         """Take no more; wait for what is inside; close the actors."""
@@ -94,7 +108,7 @@ class Pipeline:
         if self._closing and not self._waiting:
             self._empty.set()
 
-    async def _walk(self, batch: Batch) -> None:
+    async def _walk(self, batch: Batch) -> Work:
         work = Work(batch)
         with trio.move_on_after(self._answer_seconds_max) as patience:
             await self._hall.walk(work)
@@ -103,6 +117,23 @@ class Pipeline:
             batch.settle_all(BUSY, work.live)
         if work.quarantined or work.rejected or batch.originals:
             await self._set_aside(work)
+        return work
+
+    async def _derive(self, work: Work, receipts: list[Receipt]) -> None:
+        """Send what processors made of stored events on its own walk, before the answer is given.
+
+        So a sender that has its receipt knows that these are stored too, and one that has none
+        sends again, and makes them again.
+        """
+        batch, positions = derive.derived_batch(work.batch, work.emitted)
+        if not len(batch):
+            return
+        self.received += len(batch)
+        await self._walk(batch)
+        await self._keep.append(batch)
+        made = self._answer(batch)
+        self._on_derived(batch, made)
+        derive.after_derived(receipts, positions, made)
 
     async def _set_aside(self, work: Work) -> None:
         """Hand what was refused to the quarantine: what broke a processor must be kept."""
@@ -112,7 +143,9 @@ class Pipeline:
             work.batch.settle(position, receipt if kept else NOT_KEPT)
 
     def _answer(self, batch: Batch) -> list[Receipt]:
-        receipts = batch.answer()
+        return self._count(batch.answer())
+
+    def _count(self, receipts: list[Receipt]) -> list[Receipt]:
         self.receipts.update((receipt.outcome, receipt.reason) for receipt in receipts)
         return receipts
 

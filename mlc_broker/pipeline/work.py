@@ -7,18 +7,20 @@ from collections.abc import Sequence
 from mlc_broker.model.batch import Batch, Receipt
 from mlc_broker.model.event import Event
 from mlc_broker.model.verdict import Reject, Verdict
+from mlc_broker.pipeline.derive import Emitted
 
 
 class Work:
     """The live positions of a batch on its walk through the chain."""
 
-    __slots__ = ("batch", "live", "quarantined", "rejected")
+    __slots__ = ("batch", "emitted", "live", "quarantined", "rejected")
 
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
         self.live = batch.pending
         self.rejected: list[tuple[Event, Receipt]] = []
         self.quarantined: list[tuple[int, Event, Receipt]] = []  # settled once they are kept
+        self.emitted: list[Emitted] = []  # walk behind this batch
 
     def events(self) -> list[Event]:
         """Return the live events, in order."""
