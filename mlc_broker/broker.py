@@ -14,12 +14,14 @@ import trio
 
 from mlc_broker import wiring
 from mlc_broker._version import __version__
+from mlc_broker.caring import Caring
 from mlc_broker.config import Config, load
 from mlc_broker.edge import masking, sockets
 from mlc_broker.edge.admission import Admission
 from mlc_broker.edge.conversation import Conversations, Talk
 from mlc_broker.edge.house import House
-from mlc_broker.edge.http.app import make_app
+from mlc_broker.edge.http.app import Wing, make_app
+from mlc_broker.edge.http.people import people_wing
 from mlc_broker.edge.keys import KeyBook, load_pepper
 from mlc_broker.edge.server import quiet_libraries, serve_http
 from mlc_broker.edge.websocket import serve_websocket
@@ -105,6 +107,8 @@ class Broker:
         )
         await trio.to_thread.run_sync(self.roster.open)
         stack.callback(self.roster.close)
+        self.caring = Caring(config, self.store, self.roster, clock)
+        stack.callback(self.caring.close)
         self.quarantine = Quarantine(
             QuarantineFile(
                 wiring.data_file(config, "quarantine.db"),
@@ -170,6 +174,7 @@ class Broker:
             "store.writer": self._keep_store,
             "store.upkeep": self.store.run_upkeep,
             "housekeeping": self._keep_house,
+            "erasure": self.caring.erasure.run,
             "conversations": self.conversations.run,
             "telemetry": self.telemetry.probe_loop,
         }
@@ -182,6 +187,7 @@ class Broker:
     async def _open_doors(self, doors: trio.Nursery) -> tuple[str, str]:
         """Listen; return the addresses of both doors as clients write them."""
         config, handed = self.config, handed_sockets()
+        house = self._house()
         secure_ws = _tls(config, config.websocket)
         secure_http = _tls(config, config.http)
         ws = await _listeners(handed.get("websocket"), config.websocket.listen)
@@ -202,7 +208,7 @@ class Broker:
         http_names: list[str] = await doors.start(
             partial(
                 serve_http,
-                make_app(self._house(), self._wings()),
+                make_app(house, self._wings(house)),
                 http,
                 shutdown=self.stopping,
                 limits=wiring.http_limits(config),
@@ -233,9 +239,9 @@ class Broker:
             body_seconds_max=self.config.http.body_seconds_max,
         )
 
-    def _wings(self) -> list[Any]:
-        """Return the blueprints of further pages."""
-        return []
+    def _wings(self, house: House) -> list[Wing]:
+        """Return the blueprints of further pages, each with its routes."""
+        return [people_wing(house, self.caring.desk())]
 
     # --- running ---
 

@@ -42,6 +42,9 @@ class Roster(Protocol):
     def collects(self, organization_id: str, user_id: str, category: str) -> bool:
         """Say whether events of this category may be collected about this person."""
 
+    def erased(self, organization_id: str, user_id: str, at: datetime) -> bool:
+        """Say whether an event of that time is of somebody who was erased since."""
+
 
 class Watcher(Protocol):
     """Who wants to know what was committed."""

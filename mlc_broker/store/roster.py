@@ -58,6 +58,8 @@ class Roster:
         self._people_cached_max = people_cached_max
         self._memory = Memory(people_cached_max=people_cached_max)
         self._consents = Consents(consent_rules)
+        # When somebody was erased: the list of `care/erased.py`, which is not in this file.
+        self.erased_at: Callable[[str, str], datetime | None] = lambda _organization, _user: None
 
     def open(self) -> None:
         """Open `roster.db`, making it where there is none, and read it all. Raises `StoreError`."""
@@ -124,6 +126,16 @@ class Roster:
     def consents_of(self, organization_id: str, user_id: str) -> dict[str, ConsentState]:
         """Return what holds for each category, and the last word on it."""
         return self._consents.state(organization_id, user_id)
+
+    def erased(self, organization_id: str, user_id: str, at: datetime) -> bool:
+        """Return whether an event of that time is of somebody who was erased since.
+
+        Who is put into the roster again is somebody new: only what they did before stays away.
+        """
+        erased_at = self.erased_at(organization_id, user_id)
+        if erased_at is None:
+            return False
+        return at <= erased_at or self.user(organization_id, user_id) is None
 
     def export(self, organization_id: str) -> dict[str, dict[str, Record]]:
         """Return the organization's records as the JSON import takes them."""

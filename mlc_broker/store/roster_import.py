@@ -42,6 +42,13 @@ def import_file(
     return import_json(roster, text, progress=progress, within=organization_id, dry_run=dry_run)
 
 
+def import_bytes(data: bytes, roster: Roster, organization_id: str | None) -> ImportReport:
+    """Load what came over the wire, a OneRoster zip or JSON; as `import_file`."""
+    if data.startswith(ZIP_BEGINS):
+        return import_oneroster(roster, data, organization_id=organization_id)
+    return import_json(roster, data, within=organization_id)
+
+
 def import_json(
     roster: Roster,
     text: bytes,

@@ -97,6 +97,12 @@ class Sealer:
         crash_point("merge.after_manifest")
         yield new
 
+    def refreshed(self, entry: HomeEntry) -> HomeEntry:
+        """Count a home of which events were taken out, and note it."""
+        new = self._entry(entry.home, entry.version, min(entry.merged, entry.n))
+        self._manifest.put_home(new)
+        return new
+
     def _read(self, hot: HotFile, begin: int, planned: int) -> tuple[list[Pack], int]:
         packs, upto, count = [], begin, 0
         connection = open_reader(hot.path)

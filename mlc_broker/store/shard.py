@@ -112,20 +112,58 @@ class Shard:
             else:
                 yield pack.n, None
 
+    def codes(self, words: Iterable[str]) -> list[int]:
+        """Return the codes of those words that the file knows."""
+        return SqlWords(self._db).codes(words)
+
     def drop(self, gone: Gone, code: int) -> int:
         """Take out events of packs that mention `code`, and leave no trace; return how many."""
-        words, dropped = SqlWords(self._db), 0
         keys = self._db.execute("SELECT pack FROM mention WHERE code = ?", (code,)).fetchall()
+        return self._rewrite([key for (key,) in keys], gone)
+
+    def drop_expired(self, gone: Gone, now_ms: int) -> int:
+        """Take out what has expired, and leave no trace; return how many events."""
+        keys = []
+        for key, expires in self._db.execute("SELECT id, expires FROM pack").fetchall():
+            if expires <= now_ms or first_expiry(self._load(key).rows()) <= now_ms:
+                keys.append(key)
+        return self._rewrite(keys, gone)
+
+    def forget_words(self, words: Iterable[str]) -> None:
+        """Take words out of the dictionary that no pack mentions any more."""
         with transaction(self._db):
-            for (key,) in keys:
+            for code in self.codes(words):
+                self._db.execute(
+                    "DELETE FROM word WHERE code = ?1"
+                    " AND NOT EXISTS (SELECT 1 FROM mention WHERE code = ?1)",
+                    (code,),
+                )
+
+    def checkpoint(self) -> bool:
+        """Fold the WAL into the file, so that what was dropped is gone; False: a reader is there."""
+        busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not busy
+
+    def _rewrite(self, keys: Sequence[int], gone: Gone) -> int:
+        words, dropped = SqlWords(self._db), 0
+        left: set[int] = set()
+        sessions: set[int] = set()
+        with transaction(self._db):
+            for key in keys:
                 part, run = self._opened(key), self._run_of(key)
                 mask = gone(part.rows, words)
+                if not mask.any():
+                    continue
                 dropped += int(mask.sum())
+                sessions.update(part.rows["session"][mask].tolist())
+                left.update(part.rows["session"][~mask].tolist())
                 self._db.execute("DELETE FROM pack WHERE id = ?", (key,))
                 self._db.execute("DELETE FROM mention WHERE pack = ?", (key,))
                 if not mask.all():
                     self._put(_picked(part, np.flatnonzero(~mask)), run=run, level=3)
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            # A session is one person's: its packs lie together, so it is looked for in these alone.
+            ended = [(code,) for code in sessions - left if code]
+            self._db.executemany("DELETE FROM word WHERE code = ?", ended)
         return dropped
 
     def merge_into(self, target: Path, gone: Gone, *, run: int) -> Iterator[int]:
@@ -240,6 +278,11 @@ class Shard:
             rows[to], ids[to] = part.rows[at], part.ids[at]
             lines.append(part.lines[at])
         return Part(rows, ids, lines, recv)
+
+
+def first_expiry(rows: Rows) -> int:
+    """Return when the first of these events expires, in epoch ms."""
+    return int((rows["ts"] + rows["days"].astype(np.int64) * DAY_MS).min())
 
 
 def _picked(part: Part, order: NDArray[np.intp]) -> Part:

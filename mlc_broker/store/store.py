@@ -10,7 +10,7 @@ from typing import Self
 import trio
 from msgspec import Struct
 
-from mlc_broker.model.batch import DUPLICATE, Batch
+from mlc_broker.model.batch import DUPLICATE, Batch, Outcome, Receipt
 from mlc_broker.model.event import Event
 from mlc_broker.model.filter import Filter
 from mlc_broker.model.principal import Scope
@@ -28,6 +28,7 @@ from mlc_broker.store.view import FileView, HotView
 from mlc_broker.store.writer import InThread, Writer
 
 HOUR_MS = 3_600_000
+ERASED = Receipt(Outcome.DROPPED, "erased")
 AHEAD_MS = HOUR_MS // 6  # no event's timestamp is so much later than its receipt
 NEVER = 2**63 - 1
 
@@ -86,6 +87,8 @@ class Store:
     async def append(self, batch: Batch) -> None:
         """Settle every pending event: `stored` or `duplicate` after the commit, else `retry`."""
         await self._settle_replayed(batch)
+        if self.files.hidden:
+            self._drop_hidden(batch)
         await self.writer.append(batch)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -174,6 +177,11 @@ class Store:
         await self._in_thread(self.files.manifest.bury, organization_id, user_id, self.now_ms())
         self.files.hidden |= {(organization_id, user_id)}
 
+    async def unhide(self, organization_id: str, user_id: str) -> None:
+        """End what `hide` began: no file holds events of the person any more."""
+        await self._in_thread(self.files.manifest.unbury, organization_id, user_id)
+        self.files.hidden -= {(organization_id, user_id)}
+
     def now_ms(self) -> int:
         """Return the time, in ms since 1970."""
         return floor(self._clock.now().timestamp() * 1000)
@@ -227,6 +235,13 @@ class Store:
         for (position, _), h in zip(old, hashes, strict=True):
             if h in known:
                 batch.settle(position, DUPLICATE)
+
+    def _drop_hidden(self, batch: Batch) -> None:
+        # Events that were under way when their person's erasure began.
+        for position in batch.pending:
+            event = batch.events[position]
+            if event and (event.organization_id, event.user_id) in self.files.hidden:
+                batch.settle(position, ERASED)
 
     def _homes_of(self, events: list[Event]) -> list[HomeEntry]:
         found: dict[Home, HomeEntry] = {}

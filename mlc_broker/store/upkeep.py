@@ -87,6 +87,39 @@ class Upkeep:
                 await self._in_thread(unlink, path)
             return len(gone)
 
+    async def rewrite(self, change: Callable[[HomeEntry, Path], int]) -> int:
+        """Let `change` take events out of each home, in a thread; return how many in all.
+
+        The lock is given back between homes. A home that is empty afterwards is unlinked.
+        """
+        total = 0
+        for home in sorted(self._files.homes):
+            async with self._lock:
+                entry = self._files.homes.get(home)
+                if entry is None:
+                    continue
+                path = home_path(self._files.directory, entry.home, entry.version)
+                count = await self._in_thread(change, entry, path)
+                if count:
+                    total += count
+                    await self._note_rewritten(entry, path)
+        return total
+
+    async def _note_rewritten(self, entry: HomeEntry, path: Path) -> None:
+        new = await self._in_thread(self._sealer.refreshed, entry)
+        if new.n:
+            self._files.homes[entry.home] = new
+            return
+        del self._files.homes[entry.home]
+        await self._in_thread(self._files.manifest.forget_home, entry.home)
+        await self._in_thread(unlink, path)
+
+    @property
+    def held(self) -> bool:
+        """Whether files that are out of view are still there, because somebody needs them."""
+        sealed = any(entry.state == "sealed" for entry in self._files.entries.values())
+        return sealed or bool(self._garbage)
+
     async def release(self, keep_from: int, *, grace_seconds: float = GRACE_SECONDS) -> None:
         """Unlink what is out of view: old versions, and sealed hot files before `keep_from`."""
         async with self._lock:

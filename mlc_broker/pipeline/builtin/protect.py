@@ -41,8 +41,12 @@ class Protect(Processor):
         return [self._protect(event) for event in events]
 
     def _protect(self, event: Event) -> Verdict:
-        if event.user_id is not None and self._refused(event):
-            return Drop("consent")
+        organization_id, user_id = event.organization_id, event.user_id
+        if user_id is not None and organization_id is not None:
+            if self.tools.roster.erased(organization_id, user_id, event.timestamp):
+                return Drop("erased")
+            if self._refused(event):
+                return Drop("consent")
         child = self._is_unconsented_child(event)
         if event.privacy_level == "pii":
             return Drop("coppa") if child else self._anonymous(event)

@@ -29,6 +29,7 @@ class DictRoster:
         self.organizations = {"org_1": Organization(subscription="ensemble")}
         self.classes: tuple[str, ...] = ("cls_1",)
         self.denied: set[tuple[str, str]] = set()
+        self.erased_at: dict[str, datetime] = {}
 
     def organization(self, organization_id: str) -> Organization | None:
         return self.organizations.get(organization_id)
@@ -43,6 +44,9 @@ class DictRoster:
 
     def collects(self, organization_id: str, user_id: str, category: str) -> bool:
         return (user_id, category) not in self.denied
+
+    def erased(self, organization_id: str, user_id: str, at: datetime) -> bool:
+        return (erased_at := self.erased_at.get(user_id)) is not None and at <= erased_at
 
 
 class ListStore:

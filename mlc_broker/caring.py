@@ -1,0 +1,131 @@
+"""The roof over care: erasure, purging and what is held, joined to the pages that ask for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import trio
+
+from mlc_broker import wiring
+from mlc_broker.config import Config
+from mlc_broker.edge.http.people import Desk, JobView, shown_job
+from mlc_broker.model.filter import Filter
+from mlc_broker.model.principal import Grant, Principal, Scope
+from mlc_broker.model.retention import DAYS_MAX
+from mlc_broker.pipeline.builtin.protect import pseudonym
+from mlc_broker.runtime.clock import Clock
+from mlc_broker.store.care import holdings
+from mlc_broker.store.care.erased import ERASED, ErasedList
+from mlc_broker.store.care.erasure import Erasure
+from mlc_broker.store.care.jobs import Job, Jobs
+from mlc_broker.store.roster import Roster
+from mlc_broker.store.roster_import import import_bytes
+from mlc_broker.store.store import Store
+
+JOBS = "jobs.db"
+
+
+class Caring:
+    """What looks after the data of people. Open it after the store and the roster."""
+
+    def __init__(self, config: Config, store: Store, roster: Roster, clock: Clock) -> None:
+        self._config, self._store, self._roster, self._clock = config, store, roster, clock
+        key = wiring.secret_of(config, config.privacy.pseudonym_key_file)[:64]
+        self.jobs = Jobs(wiring.data_file(config, JOBS))
+        self.erased = ErasedList(wiring.data_file(config, ERASED), key)
+        roster.erased_at = self.erased.erased_at
+        self.erasure = Erasure(
+            store,
+            roster,
+            self.jobs,
+            self.erased,
+            clock=clock,
+            grace_days=config.privacy.erasure_grace_days,
+            pseudonym=lambda user_id: pseudonym(user_id, key) or "",
+        )
+        self.who_read: Callable[[str, str], Any] | None = None  # the access log, once it is there
+
+    def close(self) -> None:
+        """Let the files go."""
+        self.jobs.close()
+
+    def desk(self) -> Desk:
+        """Return what the pages about people need."""
+        return Desk(
+            people=self._roster,
+            bring=lambda data, within: import_bytes(data, self._roster, within),
+            jobs=_JobDesk(self.erasure, self.jobs),
+            holdings=self.holdings,
+        )
+
+    async def holdings(self, principal: Principal) -> dict[str, Any]:
+        """Return what is held about who asks: events, retention, consents, who has read them."""
+        organization_id, user_id = principal.organization_id or "", principal.id
+        scope = Scope(
+            organization_id=organization_id, grants=(Grant(user_ids=frozenset({user_id})),)
+        )
+        wanted = self._store.select(scope, Filter(user_id=frozenset({user_id})))
+        views = self._store.views(wanted)
+        held = await trio.to_thread.run_sync(holdings.count, views, wanted)
+        organization = self._roster.organization(organization_id)
+        days = dict(DAYS_MAX)
+        for name, own in (organization.retention_days if organization else {}).items():
+            days[name] = min(days[name], own)
+        user = self._roster.user(organization_id, user_id)
+        history = await trio.to_thread.run_sync(
+            self._roster.consent_history, organization_id, user_id
+        )
+        readers = await self.who_read(organization_id, user_id) if self.who_read else []
+        return {
+            "user_id": user_id,
+            "organization_id": organization_id,
+            "events": holdings.as_dict(held),
+            "retention_days": days,
+            "roster": None if user is None else msgspec.to_builtins(user),
+            "consents": msgspec.to_builtins(self._roster.consents_of(organization_id, user_id)),
+            "consent_history": msgspec.to_builtins(history),
+            "read_by": msgspec.to_builtins(readers),
+        }
+
+
+class _JobDesk:
+    """The jobs as the pages know them."""
+
+    def __init__(self, erasure: Erasure, jobs: Jobs) -> None:
+        self._erasure, self._jobs = erasure, jobs
+
+    async def erase(
+        self, organization_id: str, user_id: str, *, requested_by: str, immediately: bool
+    ) -> JobView:
+        """Write an erasure down."""
+        return _view(
+            await self._erasure.erase(
+                organization_id, user_id, requested_by=requested_by, immediately=immediately
+            )
+        )
+
+    async def find(self, job_id: str) -> JobView | None:
+        """Return the job."""
+        job = await trio.to_thread.run_sync(self._jobs.find, job_id)
+        return None if job is None else _view(job)
+
+    async def cancel(self, job_id: str) -> JobView | None:
+        """Cancel a job that waits."""
+        job = await trio.to_thread.run_sync(self._jobs.cancel, job_id)
+        return None if job is None else _view(job)
+
+
+def _view(job: Job) -> JobView:
+    return shown_job(
+        job_id=job.id,
+        kind=job.kind,
+        state=job.state,
+        due=job.due,
+        requested_at=job.requested_at,
+        finished_at=job.finished_at,
+        organization_id=job.organization_id,
+        detail=job.detail,
+        report=job.report,
+    )
