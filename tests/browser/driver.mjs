@@ -24,7 +24,8 @@ const POLICY =
 
 const browser = await chromium.launch({
   executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-  args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+  // The game's pages come from this process, so Chromium takes their origin for a public one.
+  args: ["--disable-features=LocalNetworkAccessChecks,LocalNetworkAccessChecksWebSockets", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync"],
 });
 const contexts = new Map();

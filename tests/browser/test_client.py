@@ -26,12 +26,6 @@ def played(page: Page, count: int) -> list[str]:
 
 def once(game: Game, ids: list[str], user: str = "usr_1") -> None:
     """Assert that the daemon holds these events, each of them once."""
-    if game.daemon.get("/v1/events", game.daemon.token(user)).status == 405:  # DEV
-        from datetime import UTC, datetime  # DEV
-        for i in range(0, len(ids), 500):  # DEV
-            ack = game.daemon.publish([{"event_id": e, "event_type": "game_stage_complete", "timestamp": datetime.now(UTC).isoformat(), "properties": {"game_id": "G-1"}} for e in ids[i:i+500]], game.daemon.token(user))  # DEV
-            assert ack["duplicate"] == len(ids[i:i+500]), ack  # DEV
-        return  # DEV
     held = [event["event_id"] for event in game.stored(user)]
     assert sorted(held) == sorted(ids)
 
