@@ -6,6 +6,7 @@ The one storage format: hot files hold one pack a commit, homes hold packs of so
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterable, Sequence
 from struct import pack as pack_struct
 from typing import Any, Self
@@ -24,7 +25,15 @@ LINES_BYTES_MAX = 64 * 1024 * 1024  # of one frame when opened: more is no frame
 COLUMNS = ("n", "t0", "t1", "recv", "ids", "cols", "frames", "offs", "crc")
 
 _ROW_TYPES = [int] * 4 + [bytes] * 5
-_decompress = zstandard.ZstdDecompressor().decompress
+
+class _OfThread(threading.local):
+    """A decompressor may not be used by two threads at once, and readers are many."""
+
+    def __init__(self) -> None:
+        self.decompress = zstandard.ZstdDecompressor().decompress
+
+
+_zstd = _OfThread()
 
 
 class Pack(Struct, frozen=True, gc=False):
@@ -72,7 +81,7 @@ class Pack(Struct, frozen=True, gc=False):
     def rows(self) -> Rows:
         """Return the packed columns, decompressed anew at each call."""
         size = self.n * ROW.itemsize
-        return by_row(_decompress(self.cols, max_output_size=size), self.n)
+        return by_row(_zstd.decompress(self.cols, max_output_size=size), self.n)
 
     def hashes(self) -> NDArray[np.uint64]:
         """Return the id hashes, two words an event."""
@@ -98,14 +107,14 @@ class Pack(Struct, frozen=True, gc=False):
         """Return all lines, each with its end."""
         begin, opened = 0, []
         for end in np.frombuffer(self.offs, "<u4").reshape(-1, 2)[:, 1].tolist():
-            opened.append(_decompress(self.frames[begin:end], max_output_size=LINES_BYTES_MAX))
+            opened.append(_zstd.decompress(self.frames[begin:end], max_output_size=LINES_BYTES_MAX))
             begin = end
         return opened[0] if len(opened) == 1 else b"".join(opened)
 
     def _frame(self, ends: NDArray[np.uint32], frame: int) -> list[bytes]:
         begin = int(ends[frame - 1, 1]) if frame else 0
         body = self.frames[begin : int(ends[frame, 1])]
-        return _decompress(body, max_output_size=LINES_BYTES_MAX).split(b"\n")[:-1]
+        return _zstd.decompress(body, max_output_size=LINES_BYTES_MAX).split(b"\n")[:-1]
 
 
 def pack_of(
