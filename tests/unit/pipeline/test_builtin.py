@@ -6,7 +6,6 @@ from datetime import date, timedelta
 from typing import Any
 
 import pytest
-from house import SENDER, DictRoster, ListQuarantine, ListStore, actor, batch, tools
 
 from mlc_broker.model.batch import Batch, Origin, Outcome, Receipt
 from mlc_broker.model.event import Event, Facts
@@ -18,6 +17,15 @@ from mlc_broker.pipeline.builtin.sample import Sample, share
 from mlc_broker.pipeline.builtin.validate import Validate
 from mlc_broker.pipeline.chain import Pipeline
 from mlc_broker.testing import LESSON_BEGINS, make_event
+from tests.unit.pipeline.house import (
+    SENDER,
+    DictRoster,
+    ListQuarantine,
+    ListStore,
+    actor,
+    batch,
+    tools,
+)
 
 KEY = b"k" * 32
 ADULT = User(organization_id="org_1", role=Role.STUDENT, age_band="16_plus")
@@ -29,7 +37,7 @@ def chain(roster: DictRoster | None = None, **settings: Any) -> tuple[Pipeline, 
     made = {"protect": Protect.Settings(pseudonym_key=KEY)} | settings
     store = ListStore()
     actors = [
-        actor(kind, made[kind.name] if kind.name in made else kind.Settings(), tools=own)
+        actor(kind, made[kind.name] if kind.name in made else kind.Settings(), tools=own)  # type: ignore[call-arg]
         for kind in BUILTIN
     ]
     actors.sort(key=lambda one: one.stage)
