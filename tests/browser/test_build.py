@@ -56,7 +56,11 @@ def test_a_wrong_property_is_a_compile_error(tmp_path: Path) -> None:
             "moduleResolution": "bundler",
             "lib": ["ES2022", "DOM"],
             "types": [],
-            "paths": {"mlc-events": [str(CLIENT.parents[1] / "mlc_broker/edge/static/sdk/mlc-events.d.ts")]},
+            "paths": {
+                "mlc-events": [
+                    str(CLIENT.parents[1] / "mlc_broker/edge/static/sdk/mlc-events.d.ts")
+                ]
+            },
         },
         "files": ["game.ts"],
     }

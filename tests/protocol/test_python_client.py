@@ -11,7 +11,7 @@ from tests.daemon import Daemon
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "clients" / "python"))
 
-from mlc_events import Client, Limits, Queue, Receipt  # noqa: E402 (the client is no part of the daemon)
+from mlc_events import Client, Limits, Queue, Receipt
 
 QUICK = Limits(batch_seconds=0.2, retry_seconds=0.05, offline_seconds=0.3)
 SCORE = {"game_id": "G-01542", "stage_id": "G-01542-quiz", "score": 87}

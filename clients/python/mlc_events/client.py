@@ -68,7 +68,7 @@ class Client:
         self._wait_seconds = 0.0
 
     def track(self, event_type: str, properties: dict[str, Any], **fields: Any) -> str:
-        """Keep an event on disk and send it soon; its id. `fields`: user_id, context, timestamp …"""
+        """Keep an event on disk and send it soon; its id. `fields`: user_id, context and the like."""
         event_id = str(uuid.uuid4())
         event = {
             "event_id": event_id,
@@ -94,14 +94,17 @@ class Client:
                 yield self
             finally:
                 sending.cancel()
-                with trio.CancelScope(shield=True), trio.move_on_after(self.limits.answer_seconds_max):
+                with (
+                    trio.CancelScope(shield=True),
+                    trio.move_on_after(self.limits.answer_seconds_max),
+                ):
                     await self._send_all(nursery)
                     await self._wire.close()
                 nursery.cancel_scope.cancel()
 
     async def _run(self, nursery: trio.Nursery, sending: trio.CancelScope) -> None:
         with sending:
-            while True:
+            while True:  # the news or the time wakes it
                 if not self._urgent:
                     with trio.move_on_after(self.limits.batch_seconds):
                         await self._news.wait()
@@ -152,4 +155,4 @@ class Client:
             pause = self.chance.random() * self.limits.retry_seconds * 2**self._failures
         else:
             pause = self.limits.offline_seconds * (0.5 + self.chance.random() / 2)
-        return max(pause, self._wait_seconds)
+        return float(max(pause, self._wait_seconds))

@@ -22,7 +22,7 @@ class Queue:
             "CREATE TABLE IF NOT EXISTS event (at INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL,"
             " critical INTEGER NOT NULL, body TEXT NOT NULL)"
         )
-        [(self._count,)] = self._db.execute("SELECT count(*) FROM event")
+        self._count: int = self._db.execute("SELECT count(*) FROM event").fetchone()[0]
 
     def __len__(self) -> int:
         """Return how many events wait."""
@@ -45,7 +45,9 @@ class Queue:
 
     def take(self, events_max: int) -> list[Row]:
         """Return the oldest events, at most so many; they stay until removed."""
-        return list(self._db.execute("SELECT id, body FROM event ORDER BY at LIMIT ?", (events_max,)))
+        return list(
+            self._db.execute("SELECT id, body FROM event ORDER BY at LIMIT ?", (events_max,))
+        )
 
     def remove(self, ids: Iterable[str]) -> None:
         """Forget events that need no more sending."""

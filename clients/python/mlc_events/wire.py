@@ -10,7 +10,12 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import trio
-from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, connect_websocket_url
+from trio_websocket import (
+    ConnectionClosed,
+    HandshakeError,
+    WebSocketConnection,
+    connect_websocket_url,
+)
 
 CLIENT = "mlc-events-python/1.0.0"
 STREAM_REST_SECONDS = 30.0
@@ -76,10 +81,10 @@ class Wire:
 
     def _post(self, body: str) -> dict[str, Any]:
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
-        request = Request(self._url + "/v1/events", body.encode(), headers)
+        request = Request(self._url + "/v1/events", body.encode(), headers)  # noqa: S310 (ours)
         context = ssl.create_default_context() if self._url.startswith("https") else None
         try:
-            with urlopen(request, timeout=self._patience, context=context) as answer:
+            with urlopen(request, timeout=self._patience, context=context) as answer:  # noqa: S310
                 return _checked(json.load(answer))
         except HTTPError as error:
             with error:
