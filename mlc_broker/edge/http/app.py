@@ -29,6 +29,7 @@ def make_app(house: House, wings: Sequence[Wing] = ()) -> ASGIApp:
         routes.extend(more)
     document = operations.openapi_route(routes, house.version)
     quart = make_quart(house, [blueprint for blueprint, _ in wings], document)
+    quart.request_class = _request_class(quart.request_class, routes)
     hot = ingest.Ingest(house)
     front = Front({("POST", "/v1/events"): hot.events, ("POST", "/v1/beacon"): hot.beacon}, quart)
     return Cors(front, house.origins)
@@ -58,6 +59,20 @@ def make_quart(house: House, blueprints: Sequence[Blueprint], document: Route) -
     for blueprint in blueprints:
         app.register_blueprint(blueprint)
     return app
+
+
+def _request_class(kind: Any, routes: Sequence[Route]) -> Any:
+    """Return a request that may be as large as its route says; else as large as the house says."""
+    allowed = {(route.method, route.path): route.body_bytes_max for route in routes}
+
+    class SizedRequest(kind):  # type: ignore[misc]
+        def __init__(self, method: Any, scheme: Any, path: str, *args: Any, **more: Any) -> None:
+            own = allowed.get((method, path.split("?", 1)[0]))
+            if own is not None:
+                more["max_content_length"] = own
+            super().__init__(method, scheme, path, *args, **more)
+
+    return SizedRequest
 
 
 async def _elsewhere() -> Response:

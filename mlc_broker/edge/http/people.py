@@ -207,9 +207,9 @@ def _writes_roster_of(principal: Principal) -> str | None:
     """Return the one organization the principal may write, None for all; raises Forbidden."""
     if principal.role is Role.SYSTEM_ADMIN:
         return None
-    if principal.role is Role.SUBSCRIBER_ADMIN or principal.may_write_roster:
-        if principal.organization_id is not None:
-            return principal.organization_id
+    writer = principal.role is Role.SUBSCRIBER_ADMIN or principal.may_write_roster
+    if writer and principal.organization_id is not None:
+        return principal.organization_id
     raise Forbidden(
         "The roster is written by a System Admin, a Subscriber-Admin, or a key made with --roster."
     )

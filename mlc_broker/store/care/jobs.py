@@ -28,7 +28,7 @@ migrations = Migrations("jobs")
 @migrations()
 def create(db: Database) -> None:
     """Make the one table. Times are ms since 1970."""
-    db["job"].create(
+    db.table("job").create(
         {
             "id": str,
             "kind": str,
@@ -45,7 +45,7 @@ def create(db: Database) -> None:
         pk="id",
         not_null={"kind", "state", "due_ms", "requested_ms"},
     )
-    db["job"].create_index(["state", "due_ms"])
+    db.table("job").create_index(["state", "due_ms"])
 
 
 class Job(Struct, frozen=True, kw_only=True):
