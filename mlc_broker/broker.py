@@ -25,20 +25,23 @@ from mlc_broker.edge.http.people import people_wing
 from mlc_broker.edge.keys import KeyBook, load_pepper
 from mlc_broker.edge.server import quiet_libraries, serve_http
 from mlc_broker.edge.websocket import serve_websocket
+from mlc_broker.extending import Extending
 from mlc_broker.model.batch import Batch, Receipt
 from mlc_broker.model.errors import BrokerError
-from mlc_broker.model.event import Event
 from mlc_broker.pipeline.chain import Pipeline
+from mlc_broker.pipeline.derive import emit
 from mlc_broker.pipeline.processor import Tools
 from mlc_broker.runtime.clock import Clock, SystemClock
 from mlc_broker.runtime.supervisor import Backoff, Health, supervise
 from mlc_broker.runtime.systemd import Notifier, feed_watchdog, handed_sockets, watchdog_seconds
 from mlc_broker.runtime.telemetry import Telemetry
+from mlc_broker.showing import Fan, Showing
 from mlc_broker.store.ids import Hasher
 from mlc_broker.store.quarantine import Quarantine, QuarantineFile
 from mlc_broker.store.receipts import ReceiptBook
 from mlc_broker.store.roster import Roster
 from mlc_broker.store.store import Store
+from mlc_broker.telling import Telling, WhatBecameOf
 
 if TYPE_CHECKING:
     from mlc_broker.dev import Guests
@@ -62,7 +65,7 @@ class Broker:
         self._random = Random()
         self._notifier = Notifier()
         self._settled = trio.Event()  # the store has committed everything it took
-        self.troubles: list[str] = []
+        self._reloading = trio.Lock()
         self.catalog = wiring.catalog_of(config)
         self.steps = wiring.steps_of(config)
 
@@ -75,12 +78,14 @@ class Broker:
                 await self._start(nursery)
                 async with trio.open_nursery() as doors:
                     names = await self._open_doors(doors)
+                    stack.enter_context(self.showing.endpoints(*names))
                     announce(f"ready ws={names[0]}/v1/stream http={names[1]}")
                     self._notifier.ready()
                     await self.stopping.wait()
                     self._notifier.stopping()
                 await self._close()
                 nursery.cancel_scope.cancel()
+        self.extending.leave()
 
     # --- opening ---
 
@@ -98,6 +103,8 @@ class Broker:
             durability=config.storage.durability,
         )
         stack.push_async_callback(self.store.close)
+        self.extending = Extending(config, self._random)
+        stack.callback(self.extending.close)
         for trouble in self.store.files.troubles:
             log.error("store", trouble=trouble)
         self.roster = Roster(
@@ -131,6 +138,21 @@ class Broker:
         self.credentials = wiring.credentials_of(config, self.keys, self.roster, clock)
         if self._dev is not None:
             self._dev.enroll(self.roster)
+        self.telling = Telling(config, self.store, self.roster, clock)
+        stack.callback(self.telling.close)
+        self.caring.who_read = self.telling.who_read
+        self.showing = Showing(
+            config,
+            self.store,
+            self.roster,
+            self.telemetry,
+            clock,
+            steps=lambda: self.pipeline.actors,
+            dev=self._dev,
+        )
+        self.showing.live.access_log = self.telling.audit
+        # Whoever wants to hear of commits stands in this list.
+        self.store.on_commit = Fan([self.showing.flow.committed, self.showing.live.committed])
         self._build()
         await self.pipeline.open()
 
@@ -142,15 +164,17 @@ class Broker:
             random=self._random,
             roster=self.roster,
             catalog=self.catalog,
-            emit=self._emit,
+            emit=emit,
         )
         self.pipeline = Pipeline(
-            wiring.actors_of(self.steps, self.tools, self._random),
+            self.extending.actors(self.steps, self.tools),
             keep=self.store,
             quarantine=self.quarantine,
             answer_seconds_max=limits.answer_seconds_max,
             waiting_events_max=limits.queue_events_max,
+            on_derived=self._count,
         )
+        self.extending.answer(lambda: self.pipeline.actors, lambda: self.tools, self.reload)
         self.admission = Admission(wiring.category_of(self.catalog), self.clock)
         self.limiter = wiring.limiter_of(self.config)
         self.conversations = Conversations(
@@ -162,6 +186,7 @@ class Broker:
                 server=wiring.server_name(),
                 limits=wiring.wire_limits(self.config),
                 limiter=self.limiter,
+                live=self.showing.live,
                 hello_seconds_max=self.config.websocket.hello_seconds_max,
                 subscriptions_max=self.config.websocket.subscriptions_max,
             )
@@ -176,7 +201,9 @@ class Broker:
             "housekeeping": self._keep_house,
             "erasure": self.caring.erasure.run,
             "conversations": self.conversations.run,
+            "live": self.showing.live.run,
             "telemetry": self.telemetry.probe_loop,
+            "control": self.extending.control.run,
         }
         seconds = watchdog_seconds()
         if seconds is not None:
@@ -205,10 +232,11 @@ class Broker:
                 on_trouble=partial(self._trouble, "websocket"),
             )
         )
+        scheme = "wss" if secure_ws else "ws"
         http_names: list[str] = await doors.start(
             partial(
                 serve_http,
-                make_app(house, self._wings(house)),
+                make_app(house, self._wings(house, f"{scheme}://{ws_names[0]}/v1/stream")),
                 http,
                 shutdown=self.stopping,
                 limits=wiring.http_limits(config),
@@ -217,7 +245,7 @@ class Broker:
             )
         )
         return (
-            f"{'wss' if secure_ws else 'ws'}://{ws_names[0]}",
+            f"{scheme}://{ws_names[0]}",
             f"{'https' if secure_http else 'http'}://{http_names[0]}",
         )
 
@@ -228,10 +256,10 @@ class Broker:
             admission=self.admission,
             clock=self.clock,
             schemas=wiring.Schemas(self.catalog),
-            receipts=wiring.WhatBecameOf(self.store, self.hasher, self.receipts),
+            receipts=WhatBecameOf(self.telling.queries, self.roster, self.receipts),
             hierarchy=self.roster,
             readiness=self.not_ready,
-            health=lambda: {"version": __version__},
+            health=self.extending.health,
             version=__version__,
             limits=wiring.wire_limits(self.config),
             limiter=self.limiter,
@@ -239,9 +267,13 @@ class Broker:
             body_seconds_max=self.config.http.body_seconds_max,
         )
 
-    def _wings(self, house: House) -> list[Wing]:
+    def _wings(self, house: House, stream_url: str) -> list[Wing]:
         """Return the blueprints of further pages, each with its routes."""
-        return [people_wing(house, self.caring.desk())]
+        return [
+            *self.showing.wings(house, self.stopping, stream_url),
+            people_wing(house, self.caring.desk()),
+            *self.telling.wings(house, self.catalog),
+        ]
 
     # --- running ---
 
@@ -250,11 +282,19 @@ class Broker:
         began = trio.current_time()
         self.telemetry.received(len(batch), door=batch.origin.transport)
         receipts = await self.pipeline.submit(batch)
+        self._settle(batch, receipts)
+        self.telemetry.ack_seconds.observe(trio.current_time() - began)
+        return receipts
+
+    def _count(self, batch: Batch, receipts: list[Receipt]) -> None:
+        """Count a batch that came through no door."""
+        self.telemetry.received(len(batch), door=batch.origin.transport)
+        self._settle(batch, receipts)
+
+    def _settle(self, batch: Batch, receipts: list[Receipt]) -> None:
         for (outcome, reason), events in _tally(receipts).items():
             self.telemetry.settled(outcome, events, reason=reason)
-        self.telemetry.ack_seconds.observe(trio.current_time() - began)
         self.receipts.note(batch, receipts)
-        return receipts
 
     def not_ready(self) -> list[str]:
         """Return why events should not be sent now; empty: ready."""
@@ -270,6 +310,10 @@ class Broker:
 
     async def reload(self) -> str:
         """Read the configuration anew; a bad one is told and the old one stays in force."""
+        async with self._reloading:
+            return await self._reload()
+
+    async def _reload(self) -> str:
         self._notifier.reloading()
         try:
             config = load(self.config.file)
@@ -281,9 +325,9 @@ class Broker:
                 random=self._random,
                 roster=self.roster,
                 catalog=catalog,
-                emit=self._emit,
+                emit=emit,
             )
-            await self.pipeline.swap(wiring.actors_of(steps, tools, self._random))
+            await self.pipeline.swap(self.extending.actors(steps, tools))
         except BrokerError as error:
             log.warning("reload failed; the old configuration stays in force", error=str(error))
             return str(error)
@@ -294,9 +338,6 @@ class Broker:
             return ""
         finally:
             self._notifier.ready()
-
-    def _emit(self, event: Event) -> None:
-        raise NotImplementedError(event)
 
     async def _keep_store(self) -> None:
         """Run the writer; when it ends because we stop, everything it took is committed."""
@@ -322,11 +363,12 @@ class Broker:
     async def _signals(self, *, task_status: trio.TaskStatus[None]) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             task_status.started()
-            async for number in signals:
-                if number == signal.SIGHUP:
-                    await self.reload()
-                else:
-                    self.stopping.set()
+            async with trio.open_nursery() as nursery:
+                async for number in signals:
+                    if number == signal.SIGHUP:
+                        nursery.start_soon(self.reload)
+                    else:
+                        self.stopping.set()
 
     # --- closing ---
 

@@ -61,12 +61,12 @@ class Live:
     ) -> None:
         """`rename` gives pseudonyms to lines that are read across organizations."""
         self.watcher = watcher
+        self.access_log = access_log
         self.limits = limits or LiveLimits()
         self.last = last_sequence(store)  # of what was committed
         self.store = store
         self._hierarchy = hierarchy
         self._rename = rename
-        self._access_log = access_log
         self._subscribers: set[Subscription] = set()
         self._noted: list[Committed] = []
         self._wake = trio.Event()
@@ -113,9 +113,9 @@ class Live:
         asker = asker_for(principal, self._hierarchy, filter_)
         if len(self._subscribers) >= self.limits.subscribers_max:
             raise TooMany(f"At most {self.limits.subscribers_max} live readers: try again later.")
-        if self._access_log is not None and not _reads_own(principal, filter_):
+        if self.access_log is not None and not _reads_own(principal, filter_):
             try:
-                await self._access_log.record(_entry(asker, filter_))
+                await self.access_log.record(_entry(asker, filter_))
             except StoreError as error:
                 raise Unavailable(f"Nothing is read unlogged: {error}") from error
 

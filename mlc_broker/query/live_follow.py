@@ -42,6 +42,7 @@ class Follower:
         """`after` is the cursor: a sequence; None is now. `open` it before iterating."""
         self.cursor = live.last if after is None else min(after, live.last)
         self.gap = False  # what followed the cursor was sealed and let go: ask GET /v1/events
+        self._resumed = after is not None
         self._live = live
         self._principal = principal
         self._filter = filter_
@@ -53,9 +54,7 @@ class Follower:
         """Write into the access log who reads, and look whether the cursor is still known."""
         await self._live.admit(self._principal, self._filter)
         numbers = self._live.store.files.hot
-        self.gap = bool(numbers) and file_of(self.cursor + 1) < min(numbers)
-        if self.cursor == self._live.last:
-            self._join()
+        self.gap = self._resumed and bool(numbers) and file_of(self.cursor + 1) < min(numbers)
 
     async def page(self) -> Page | None:
         """Return the next events; None: the feed has ended."""
