@@ -23,27 +23,20 @@ from mlc_broker.edge.credentials import (
     secret_key,
 )
 from mlc_broker.edge.guest import HttpLimits
-from mlc_broker.edge.house import WhatBecame
 from mlc_broker.edge.keys import KeyBook
 from mlc_broker.edge.limits import Limiter, Rates
 from mlc_broker.edge.websocket import WebSocketLimits
-from mlc_broker.model.batch import Outcome
 from mlc_broker.model.catalog import Catalog
 from mlc_broker.model.custom import load_custom_types
 from mlc_broker.model.errors import ConfigError
-from mlc_broker.model.event import rfc3339
-from mlc_broker.model.principal import Principal
 from mlc_broker.pipeline.actor import Actor
 from mlc_broker.pipeline.processor import Tools
 from mlc_broker.pipeline.registry import Registry, Step
 from mlc_broker.runtime.clock import Clock
 from mlc_broker.runtime.supervisor import Backoff
 from mlc_broker.store.consents import RULES, ConsentRule
-from mlc_broker.store.ids import Hasher
-from mlc_broker.store.receipts import ReceiptBook
 from mlc_broker.store.roster import Roster
 from mlc_broker.store.store import Limits as StoreLimits
-from mlc_broker.store.store import Store
 
 
 def catalog_of(config: Config) -> Catalog:
@@ -245,27 +238,3 @@ class Schemas:
         """Return the schema of one type, by any of its names."""
         kind = self._catalog.resolve(event_type)
         return None if kind is None else self._schemas[kind.name]
-
-
-class WhatBecameOf:
-    """What became of an event: the store knows what is there, the book what is not."""
-
-    def __init__(self, store: Store, hasher: Hasher, book: ReceiptBook) -> None:
-        self._store, self._hasher, self._book = store, hasher, book
-
-    async def find(
-        self, organization_id: str | None, event_id: str, principal: Principal
-    ) -> WhatBecame | None:
-        """Return the last word on the event."""
-        known = self._store.ids.known([self._hasher.hash(organization_id, event_id)])
-        if known[0]:
-            return WhatBecame(event_id=event_id, outcome=Outcome.STORED)
-        told = await self._book.find(organization_id, event_id)
-        if told is None:
-            return None
-        return WhatBecame(
-            event_id=event_id,
-            outcome=told.outcome,
-            reason=told.reason,
-            received_at=rfc3339(told.at),
-        )

@@ -84,14 +84,28 @@ class ReceiptBook:
             organization = event.organization_id if event is not None else default
             told = (receipt.outcome, receipt.reason)
             self._waiting[self._hash_id(organization or default, event_id)] = told
+            sender = batch.origin.principal
+            user = sender.id if sender.kind == "user" else event.user_id if event else None
+            if user is not None:  # a second way to it, for this person alone
+                self._waiting[self._hash_id(organization or default, _of(user, event_id))] = told
 
-    async def find(self, organization_id: str | None, event_id: str) -> Told | None:
-        """Return the last word on this event, where it is not that it was stored."""
-        key = self._hash_id(organization_id, event_id)
-        told = self._waiting.get(key) or self._flushing.get(key)
-        if told is not None:
-            return Told(outcome=told[0], reason=told[1], at=self._clock.now())
-        found: Told | None = await self._in_thread(self._find, key)
+    async def find(
+        self,
+        organization_ids: Sequence[str | None],
+        event_id: str,
+        user_id: str | None = None,
+    ) -> Told | None:
+        """Return the last word on this event of any of these organizations, if it was not stored.
+
+        With `user_id`: only if the event was that person's.
+        """
+        name = event_id if user_id is None else _of(user_id, event_id)
+        keys = [self._hash_id(organization_id, name) for organization_id in organization_ids]
+        for key in keys:
+            told = self._waiting.get(key) or self._flushing.get(key)
+            if told is not None:
+                return Told(outcome=told[0], reason=told[1], at=self._clock.now())
+        found: Told | None = await self._in_thread(self._find, keys)
         return found
 
     async def flush(self) -> None:
@@ -126,16 +140,21 @@ class ReceiptBook:
                 ),
             )
 
-    def _find(self, key: bytes) -> Told | None:
-        high, low = np.frombuffer(key, np.uint64)
+    def _find(self, keys: list[bytes]) -> Told | None:
+        asked = np.frombuffer(b"".join(keys), np.uint64).reshape(-1, 2)
         rows = self._db.execute("SELECT at, words, hashes, codes FROM told ORDER BY id DESC")
         for at, words, hashes, codes in rows:
-            halves = np.frombuffer(hashes, np.uint64)
-            hits = np.flatnonzero((halves[0::2] == high) & (halves[1::2] == low))
-            if hits.size:
+            halves = np.frombuffer(hashes, np.uint64).reshape(-1, 2)
+            near = np.flatnonzero(np.isin(halves[:, 0], asked[:, 0]))
+            hits = [at for at in near.tolist() if (asked == halves[at]).all(axis=1).any()]
+            if hits:
                 outcome, reason = msgspec.json.decode(words)[
                     np.frombuffer(codes, np.uint16)[hits[-1]]
                 ]
                 moment = datetime.fromtimestamp(at / 1000, UTC)
                 return Told(outcome=Outcome(outcome), reason=reason, at=moment)
         return None
+
+
+def _of(user_id: str, event_id: str) -> str:
+    return f"{event_id}\n{user_id}"  # no event id has a line's end

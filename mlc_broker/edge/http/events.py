@@ -205,7 +205,7 @@ def filter_of(asked: EventFilter, canonical: Callable[[str], str] = lambda name:
 
 def file_name(asker: Asker, now: datetime, extension: str) -> str:
     """Return the name of an export: whose, and when."""
-    whose = re.sub(r"[^A-Za-z0-9-]", "-", asker.scope.organization_id or "all")[:64]
+    whose = re.sub(r"[^A-Za-z0-9_-]", "-", asker.scope.organization_id or "all")[:64]
     return f"events_{whose}_{now:%Y%m%dT%H%M%SZ}.{extension}"
 
 
