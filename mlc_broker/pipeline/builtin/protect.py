@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta, Raw, Struct
 from msgspec.structs import replace
 
+from mlc_broker.model.catalog import AnyType, Context, Device, EventType
 from mlc_broker.model.event import EMPTY, Event
 from mlc_broker.model.verdict import Drop, Verdict
-from mlc_broker.pipeline.processor import Processor, Stage
+from mlc_broker.pipeline.builtin.personal import (
+    BLOB_CHARS,
+    CONTEXT_KEPT,
+    CONTEXT_LINKS,
+    DEVICE_KEPT,
+    Rules,
+    cleaned,
+    without,
+)
+from mlc_broker.pipeline.processor import Processor, Stage, Tools
 
-# What is left of a device when its owner may not be recognized: coarse, shared by millions.
-_COARSE_DEVICE = ("platform", "browser")
+_CACHED_MAX = 4096  # contexts, and devices: they repeat
 
 
 class Protect(Processor):
     """Anonymize what is personal; take from a child's events what points to the child.
 
-    Decided by decisions.md ('Parental consent under 13', 'Anonymization', 'Consent').
+    Decided by decisions.md ('Parental consent under 13', 'Anonymization', 'Consent'); what
+    identifies is a table in `personal.py`.
     """
 
     name = "protect"
@@ -36,6 +47,13 @@ class Protect(Processor):
 
     settings: Settings
 
+    def __init__(self, settings: Any, tools: Tools) -> None:
+        super().__init__(settings, tools)
+        self.changed: Counter[str] = Counter()  # events of which something was taken, by type
+        self._types: dict[str, _Known] = {}
+        self._contexts = _Parts(frozenset(Context.__struct_fields__), CONTEXT_KEPT)
+        self._devices = _Parts(frozenset(Device.__struct_fields__), DEVICE_KEPT)
+
     async def process_many(self, events: Sequence[Event]) -> Sequence[Verdict]:
         """Return each event as it may be written, or its Drop."""
         return [self._protect(event) for event in events]
@@ -43,21 +61,16 @@ class Protect(Processor):
     def _protect(self, event: Event) -> Verdict:
         organization_id, user_id = event.organization_id, event.user_id
         if user_id is not None and organization_id is not None:
-            if self.tools.roster.erased(organization_id, user_id, event.timestamp):
+            roster = self.tools.roster
+            if roster.erased(organization_id, user_id, event.timestamp):
                 return Drop("erased")
-            if self._refused(event):
+            category = self.tools.catalog.types[event.event_type].category
+            if not roster.collects(organization_id, user_id, category):
                 return Drop("consent")
         child = self._is_unconsented_child(event)
         if event.privacy_level == "pii":
             return Drop("coppa") if child else self._anonymous(event)
-        return _unrecognizable(event) if child else event
-
-    def _refused(self, event: Event) -> bool:
-        assert event.user_id is not None
-        category = self.tools.catalog.types[event.event_type].category
-        if event.organization_id is None:
-            return False
-        return not self.tools.roster.collects(event.organization_id, event.user_id, category)
+        return self._clean(event, strict=child)
 
     def _is_unconsented_child(self, event: Event) -> bool:
         facts = event.facts
@@ -67,13 +80,44 @@ class Protect(Processor):
             return self.settings.unknown_age == "child" and not facts.consented
         return facts.age_band == "under_13" and not facts.consented
 
+    def _clean(self, event: Event, *, strict: bool) -> Event:
+        """Return the event without what identifies; the same one where there was nothing."""
+        properties = self._known(event.event_type).clean(event.properties_json, strict=strict)
+        context = self._contexts.clean(event.context_json, strict=strict)
+        device = self._devices.clean(event.device_json, strict=strict)
+        if (
+            properties is event.properties_json
+            and context is event.context_json
+            and device is event.device_json
+        ):
+            return event
+        self.changed[event.event_type] += 1
+        return replace(
+            event, properties_json=properties, context_json=context, device_json=device
+        )
+
+    def _known(self, event_type: str) -> _Known:
+        known = self._types.get(event_type)
+        if known is None:
+            known = self._types[event_type] = _Known(self.tools.catalog.types[event_type])
+        return known
+
     def _anonymous(self, event: Event) -> Event:
         """Replace the person by a keyed hash, and drop what else points to them."""
-        bare = _unrecognizable(event)
+        bare = self._clean(event, strict=True)
+        anonymous = pseudonym(event.user_id, self.settings.pseudonym_key)
+        context = {k: v for k, v in bare.context.items() if k not in CONTEXT_LINKS}
+        properties = bare.properties
+        for word in (event.user_id, event.session_id):
+            if word is not None:
+                context = without(context, word, anonymous)
+                properties = without(properties, word, anonymous)
         return replace(
             bare,
-            user_id=pseudonym(event.user_id, self.settings.pseudonym_key),
+            user_id=anonymous,
             session_id=None,
+            context_json=_raw(context),
+            properties_json=_raw(properties),
             facts=replace(bare.facts, class_ids=(), teacher_ids=(), age_band=None),
         )
 
@@ -85,16 +129,103 @@ def pseudonym(user_id: str | None, key: bytes) -> str | None:
     return "anon_" + hashlib.blake2b(user_id.encode(), key=key, digest_size=16).hexdigest()
 
 
-def _unrecognizable(event: Event) -> Event:
-    """Keep of the device what millions share, and of addresses the path alone."""
-    device = event.device_info
-    coarse = {name: device[name] for name in _COARSE_DEVICE if name in device}
-    context = event.context
-    for name in ("page_url", "referrer"):
-        if isinstance(context.get(name), str):
-            context[name] = context[name].split("?", 1)[0].split("#", 1)[0]
-    return replace(
-        event,
-        device_json=Raw(msgspec.json.encode(coarse)) if coarse else EMPTY,
-        context_json=Raw(msgspec.json.encode(context)) if context else EMPTY,
-    )
+class _Known:
+    """What the schema of a type knows, and the quick proof that its properties hold no more."""
+
+    def __init__(self, kind: AnyType) -> None:
+        own = isinstance(kind, EventType)
+        fields = frozenset(kind.properties.__struct_fields__) if isinstance(kind, EventType) else ()
+        text = kind.text if isinstance(kind, EventType) else frozenset[str]()
+        self._rules = {
+            strict: Rules(strict=strict, known=frozenset(fields), text=text)
+            for strict in (False, True)
+        }
+        # Fields that hold numbers, or words out of a set: whatever else is there is looked at.
+        quiet = _quiet_fields(kind.properties) if own and isinstance(kind, EventType) else ()
+        self._only_quiet = msgspec.json.Decoder(
+            msgspec.defstruct(
+                "Quiet",
+                [(name, Raw, msgspec.field(default=EMPTY)) for name in quiet],
+                forbid_unknown_fields=True,
+                gc=False,
+            )
+        ).decode
+
+    def clean(self, raw: Raw, *, strict: bool) -> Raw:
+        """Return the properties without what identifies."""
+        if raw is EMPTY:
+            return raw
+        data = bytes(raw)
+        if not _alarming(data):
+            try:
+                self._only_quiet(data)
+            except msgspec.ValidationError:
+                pass
+            else:
+                return raw
+        return _cleaned(raw, self._rules[strict])
+
+
+class _Parts:
+    """Contexts or devices: they repeat, so each is looked at once."""
+
+    def __init__(self, known: frozenset[str], kept_of_strict: frozenset[str]) -> None:
+        self._rules = {
+            strict: Rules(strict=strict, known=known) for strict in (False, True)
+        }
+        self._kept = kept_of_strict
+        self._seen: dict[tuple[bytes, bool], Raw | None] = {}
+
+    def clean(self, raw: Raw, *, strict: bool) -> Raw:
+        """Return the part without what identifies; of strict ones, what is listed alone."""
+        if raw is EMPTY:
+            return raw
+        key = (bytes(raw), strict)
+        if key not in self._seen:
+            if len(self._seen) >= _CACHED_MAX:
+                self._seen.clear()
+            clean = self._look(raw, strict=strict)
+            self._seen[key] = None if clean is raw else clean
+        found = self._seen[key]
+        return raw if found is None else found
+
+    def _look(self, raw: Raw, *, strict: bool) -> Raw:
+        # A copy: what is remembered must not hold the whole message that it came with.
+        clean = _cleaned(raw, self._rules[strict], self._kept if strict else None)
+        return clean if clean is raw or clean is EMPTY else Raw(bytes(clean))
+
+
+def _cleaned(raw: Raw, rules: Rules, kept: frozenset[str] | None = None) -> Raw:
+    before = msgspec.json.decode(raw)
+    if not isinstance(before, dict):
+        return EMPTY
+    part = before if kept is None else {key: before[key] for key in before if key in kept}
+    after = cleaned(part, rules)
+    return raw if after == before else _raw(after)
+
+
+def _raw(value: dict[str, Any]) -> Raw:
+    return Raw(msgspec.json.encode(value)) if value else EMPTY
+
+
+def _alarming(data: bytes) -> bool:
+    """Return whether bytes of JSON may hold an e-mail address or a blob, even in a quiet field."""
+    return len(data) > BLOB_CHARS or b"@" in data or b"%40" in data or b"\xef\xbc\xa0" in data
+
+
+def _quiet_fields(properties: type[Struct]) -> list[str]:
+    schema = msgspec.json.schema(properties)
+    defs = schema["$defs"]
+    (fields,) = [part["properties"] for name, part in defs.items() if name == properties.__name__]
+    return [name for name, field in fields.items() if _is_quiet(field)]
+
+
+def _is_quiet(field: Any) -> bool:
+    kinds = [field, *field.get("anyOf", ())]
+    return all(_QUIET(kind) for kind in kinds if kind.keys() - {"anyOf", "default"})
+
+
+def _QUIET(kind: dict[str, Any]) -> bool:
+    if kind.get("type") == "string" and "enum" not in kind:
+        return bool(kind.get("maxLength", 1 << 20) <= 64 and "x-text" not in kind)
+    return kind.get("type") in ("integer", "number", "boolean", "null", "string") or "enum" in kind
