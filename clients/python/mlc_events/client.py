@@ -104,12 +104,12 @@ class Client:
 
     async def _run(self, nursery: trio.Nursery, sending: trio.CancelScope) -> None:
         with sending:
-            while True:  # the news or the time wakes it
+            while True:
                 if not self._urgent:
                     with trio.move_on_after(self.limits.batch_seconds):
                         await self._news.wait()
                 self._news, self._urgent = trio.Event(), False
-                while not await self._send_all(nursery):
+                while not await self._send_all(nursery):  # noqa: ASYNC110 (a pause, not a poll)
                     await trio.sleep(self._pause())
 
     async def _send_all(self, nursery: trio.Nursery) -> bool:
