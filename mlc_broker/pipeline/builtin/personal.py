@@ -72,7 +72,10 @@ _PHONE = (
 _STATE_NUMBER = r"(?<![\w-])\d{3}-\d{2}-\d{4}(?![\w-])|(?<!\w)(?:\d{4}[ -]){3}\d{4}(?!\w)"
 _DATA_URI = r"data:[a-z]+/[\w.+-]+;base64,\S*"
 _IPV4 = r"(?<![\w.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?![\w.])"
-_PATTERNS = re.compile("|".join((_DATA_URI, _EMAIL, _STATE_NUMBER, _PHONE)), re.IGNORECASE)
+_AT = re.compile(_EMAIL, re.IGNORECASE)
+_NUMBERS = re.compile(f"{_STATE_NUMBER}|{_PHONE}")
+_URI = re.compile(_DATA_URI, re.IGNORECASE)
+_DIGITS = re.compile(r"\d\d")  # every number that is looked for has two together
 _ADDRESS = re.compile(_IPV4)
 _BLOB = re.compile(rf"[A-Za-z0-9+/_=-]{{{BLOB_CHARS},}}")
 _TOKEN = re.compile(rf"[\w.:/+#@-]{{0,{TOKEN_CHARS_MAX}}}")
@@ -88,6 +91,7 @@ class Rules(Struct, frozen=True, kw_only=True):
     strict: bool
     known: frozenset[str] = frozenset()
     text: frozenset[str] = frozenset()
+    quiet: frozenset[str] = frozenset()  # numbers and short words: no need to look
 
 
 def cleaned(part: Mapping[str, Json], rules: Rules) -> dict[str, Json]:
@@ -96,6 +100,8 @@ def cleaned(part: Mapping[str, Json], rules: Rules) -> dict[str, Json]:
     for key, value in part.items():
         if key in rules.text and rules.strict:
             new: Json = REMOVED if value is not None else None
+        elif key in rules.quiet:
+            new = value
         elif key in rules.known:
             new = _known(key, value, strict=rules.strict)
         elif is_denied(key, strict=rules.strict):
@@ -166,8 +172,14 @@ def _unknown(value: Json, *, strict: bool) -> Json:
 def _scrubbed(text: str, *, strict: bool) -> str:
     if len(text) >= BLOB_CHARS and _BLOB.search(text):
         return REMOVED
-    text = _PATTERNS.sub(REMOVED, text)
-    return _ADDRESS.sub(REMOVED, text) if strict else text
+    if "base64" in text:
+        text = _URI.sub(REMOVED, text)
+    if "@" in text or "%40" in text or "＠" in text:
+        text = _AT.sub(REMOVED, text)
+    if _DIGITS.search(text) or "." in text:
+        text = _NUMBERS.sub(REMOVED, text)
+        text = _ADDRESS.sub(REMOVED, text) if strict else text
+    return text
 
 
 def _flat(table: Mapping[str, Iterable[str]]) -> frozenset[str]:

@@ -13,12 +13,15 @@ from msgspec.structs import replace
 
 from mlc_broker.model.catalog import AnyType, Context, Device, EventType
 from mlc_broker.model.event import EMPTY, Event
+from mlc_broker.model.principal import BUSINESS, PERFORMANCE
+from mlc_broker.model.types.base import properties_schema
 from mlc_broker.model.verdict import Drop, Verdict
 from mlc_broker.pipeline.builtin.personal import (
     BLOB_CHARS,
     CONTEXT_KEPT,
     CONTEXT_LINKS,
     DEVICE_KEPT,
+    TOKEN_CHARS_MAX,
     Rules,
     cleaned,
     without,
@@ -26,6 +29,7 @@ from mlc_broker.pipeline.builtin.personal import (
 from mlc_broker.pipeline.processor import Processor, Stage, Tools
 
 _CACHED_MAX = 4096  # contexts, and devices: they repeat
+_SAME = Raw(b"null")  # no part of an event: says that there was nothing to take
 
 
 class Protect(Processor):
@@ -64,7 +68,7 @@ class Protect(Processor):
             roster = self.tools.roster
             if roster.erased(organization_id, user_id, event.timestamp):
                 return Drop("erased")
-            category = self.tools.catalog.types[event.event_type].category
+            category = self._known(event.event_type).category
             if not roster.collects(organization_id, user_id, category):
                 return Drop("consent")
         child = self._is_unconsented_child(event)
@@ -74,6 +78,9 @@ class Protect(Processor):
 
     def _is_unconsented_child(self, event: Event) -> bool:
         facts = event.facts
+        impersonal = self._known(event.event_type).category in (PERFORMANCE, BUSINESS)
+        if impersonal and event.user_id is None and event.session_id is None:
+            return False  # a server speaks of itself
         if facts.role is not None and facts.role != "student":
             return False
         if facts.age_band is None:
@@ -92,9 +99,7 @@ class Protect(Processor):
         ):
             return event
         self.changed[event.event_type] += 1
-        return replace(
-            event, properties_json=properties, context_json=context, device_json=device
-        )
+        return replace(event, properties_json=properties, context_json=context, device_json=device)
 
     def _known(self, event_type: str) -> _Known:
         known = self._types.get(event_type)
@@ -133,15 +138,18 @@ class _Known:
     """What the schema of a type knows, and the quick proof that its properties hold no more."""
 
     def __init__(self, kind: AnyType) -> None:
-        own = isinstance(kind, EventType)
-        fields = frozenset(kind.properties.__struct_fields__) if isinstance(kind, EventType) else ()
-        text = kind.text if isinstance(kind, EventType) else frozenset[str]()
+        self.category = kind.category
+        fields, text, quiet = frozenset[str](), frozenset[str](), list[str]()
+        if isinstance(kind, EventType):  # of a school's own type everything is looked at
+            fields, text = frozenset(kind.properties.__struct_fields__), kind.text
+            quiet = _quiet_fields(kind.properties)
         self._rules = {
-            strict: Rules(strict=strict, known=frozenset(fields), text=text)
+            (strict, calm): Rules(
+                strict=strict, known=fields, text=text, quiet=frozenset(quiet if calm else ())
+            )
             for strict in (False, True)
+            for calm in (False, True)
         }
-        # Fields that hold numbers, or words out of a set: whatever else is there is looked at.
-        quiet = _quiet_fields(kind.properties) if own and isinstance(kind, EventType) else ()
         self._only_quiet = msgspec.json.Decoder(
             msgspec.defstruct(
                 "Quiet",
@@ -156,43 +164,42 @@ class _Known:
         if raw is EMPTY:
             return raw
         data = bytes(raw)
-        if not _alarming(data):
+        calm = not _alarming(data)
+        if calm:
             try:
                 self._only_quiet(data)
             except msgspec.ValidationError:
                 pass
             else:
                 return raw
-        return _cleaned(raw, self._rules[strict])
+        return _cleaned(raw, self._rules[strict, calm])
 
 
 class _Parts:
     """Contexts or devices: they repeat, so each is looked at once."""
 
     def __init__(self, known: frozenset[str], kept_of_strict: frozenset[str]) -> None:
-        self._rules = {
-            strict: Rules(strict=strict, known=known) for strict in (False, True)
-        }
+        self._rules = {strict: Rules(strict=strict, known=known) for strict in (False, True)}
         self._kept = kept_of_strict
-        self._seen: dict[tuple[bytes, bool], Raw | None] = {}
+        self._seen: dict[bool, dict[bytes, Raw]] = {False: {}, True: {}}
 
     def clean(self, raw: Raw, *, strict: bool) -> Raw:
         """Return the part without what identifies; of strict ones, what is listed alone."""
         if raw is EMPTY:
             return raw
-        key = (bytes(raw), strict)
-        if key not in self._seen:
-            if len(self._seen) >= _CACHED_MAX:
-                self._seen.clear()
-            clean = self._look(raw, strict=strict)
-            self._seen[key] = None if clean is raw else clean
-        found = self._seen[key]
-        return raw if found is None else found
+        seen, key = self._seen[strict], bytes(raw)
+        found = seen.get(key)
+        if found is None:
+            if len(seen) >= _CACHED_MAX:
+                seen.clear()
+            found = seen[key] = self._look(raw, strict=strict)
+        return raw if found is _SAME else found
 
     def _look(self, raw: Raw, *, strict: bool) -> Raw:
-        # A copy: what is remembered must not hold the whole message that it came with.
         clean = _cleaned(raw, self._rules[strict], self._kept if strict else None)
-        return clean if clean is raw or clean is EMPTY else Raw(bytes(clean))
+        if clean is raw:
+            return _SAME  # what is remembered must not hold the whole message that it came with
+        return clean
 
 
 def _cleaned(raw: Raw, rules: Rules, kept: frozenset[str] | None = None) -> Raw:
@@ -214,18 +221,16 @@ def _alarming(data: bytes) -> bool:
 
 
 def _quiet_fields(properties: type[Struct]) -> list[str]:
-    schema = msgspec.json.schema(properties)
-    defs = schema["$defs"]
-    (fields,) = [part["properties"] for name, part in defs.items() if name == properties.__name__]
+    """Return the fields that hold numbers, short words, or one of a set: no room for a text."""
+    fields = properties_schema(properties)["properties"]
     return [name for name, field in fields.items() if _is_quiet(field)]
 
 
-def _is_quiet(field: Any) -> bool:
-    kinds = [field, *field.get("anyOf", ())]
-    return all(_QUIET(kind) for kind in kinds if kind.keys() - {"anyOf", "default"})
-
-
-def _QUIET(kind: dict[str, Any]) -> bool:
-    if kind.get("type") == "string" and "enum" not in kind:
-        return bool(kind.get("maxLength", 1 << 20) <= 64 and "x-text" not in kind)
-    return kind.get("type") in ("integer", "number", "boolean", "null", "string") or "enum" in kind
+def _is_quiet(field: dict[str, Any]) -> bool:
+    if "anyOf" in field:
+        return all(_is_quiet(kind) for kind in field["anyOf"])
+    if field.get("type") == "array":
+        return _is_quiet(field.get("items", {}))
+    if field.get("type") == "string" and "enum" not in field:
+        return bool(field.get("maxLength", TOKEN_CHARS_MAX + 1) <= TOKEN_CHARS_MAX)
+    return "enum" in field or field.get("type") in ("integer", "number", "boolean", "null")
