@@ -106,7 +106,9 @@ def _within(principal: Principal, organization_id: str | None) -> str | None:
                 return ""  # another organization's log does not exist
             return principal.organization_id or ""
         case _:
-            raise Forbidden("The access log is for administrators; GET /v1/me/data tells who read you.")
+            raise Forbidden(
+                "The access log is for administrators; GET /v1/me/data tells who read you."
+            )
 
 
 def _reading(

@@ -15,8 +15,8 @@ PREFIX = "pseudo_"
 _PERSON = re.compile(
     r"(^|_)(user|teacher|student|actor|person|people|parent|guardian|admin|administrator|sender|"
     r"recipient|author|owner|member|learner|instructor|inviter|invitee|impersonator|reviewer|"
-    r"target_user|winner|opponent|player)(_?ids?|_?names?)?$"
-    r"|_by$|^by$"
+    r"target_user|winner|opponent|player|impersonation)(_?ids?|_?names?)?$"
+    r"|(^|_)(by|email|e_mail|login|phone|(display|full|first|last|nick)_?name)$"
 )
 _SHORT = 4  # an id of fewer characters is replaced only where it stands alone
 _PEOPLE_MAX = 20_000
@@ -95,7 +95,9 @@ def _pattern(people: dict[str, str]) -> re.Pattern[str] | None:
     long = sorted((user for user in people if len(user) >= _SHORT), key=len, reverse=True)
     if not long:
         return None
-    return re.compile(r"(?<![A-Za-z0-9_-])(?:" + "|".join(map(re.escape, long)) + r")(?![A-Za-z0-9_-])")
+    return re.compile(
+        r"(?<![A-Za-z0-9_-])(?:" + "|".join(map(re.escape, long)) + r")(?![A-Za-z0-9_-])"
+    )
 
 
 @lru_cache(4096)

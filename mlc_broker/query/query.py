@@ -106,9 +106,7 @@ class Queries:
         await self.note(asker, "events.get", wanted, [line], detail=event_id)
         return self.shown(asker.scope, [line])[0]
 
-    async def find(
-        self, scope: Scope, event_id: str, wanted: Filter | None = None
-    ) -> bytes | None:
+    async def find(self, scope: Scope, event_id: str, wanted: Filter | None = None) -> bytes | None:
         """Return the line of an event by its id. The caller tells the access log."""
         selection = self.store.select(scope, wanted)
         hashes = await self._hashes(scope, event_id)
@@ -173,9 +171,7 @@ class Queries:
         selection = self.store.select(scope, wanted)
 
         def look(views: Sequence[FileView], deadline: Deadline) -> list[Found]:
-            return self.reader.page(
-                views, selection, limit=limit, before=before, deadline=deadline
-            )
+            return self.reader.page(views, selection, limit=limit, before=before, deadline=deadline)
 
         return await self.ask(selection, look)
 
@@ -245,9 +241,7 @@ def told_filter(wanted: Filter) -> dict[str, Any]:
     return told
 
 
-def receipt_scope(
-    principal: Principal, hierarchy: Hierarchy, organization_id: str | None
-) -> Scope:
+def receipt_scope(principal: Principal, hierarchy: Hierarchy, organization_id: str | None) -> Scope:
     """Return whose receipts somebody may look up: a person's scope, a key's organization."""
     if principal.kind == "ingest" and principal.organization_id is not None:
         return Scope(organization_id=principal.organization_id, grants=(Grant(),))

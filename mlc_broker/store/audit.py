@@ -199,7 +199,9 @@ def verify(path: Path, key: bytes) -> Verdict:
 
 
 def _last_of(connection: Any) -> tuple[int, bytes]:
-    row = connection.execute("SELECT number, seal FROM entry ORDER BY number DESC LIMIT 1").fetchone()
+    row = connection.execute(
+        "SELECT number, seal FROM entry ORDER BY number DESC LIMIT 1"
+    ).fetchone()
     return (int(row[0]), bytes(row[1])) if row else (0, NO_SEAL)
 
 
@@ -252,7 +254,9 @@ def _question(wanted: Wanted) -> tuple[str, list[Any]]:
 
 def _touched_by(entry: Entry) -> Iterable[tuple[str, str]]:
     """Yield (organization, person): "" is the organization itself, "*" everybody in it."""
-    organizations = set(entry.subjects) | ({entry.organization_id} if entry.organization_id else set())
+    organizations = set(entry.subjects) | (
+        {entry.organization_id} if entry.organization_id else set()
+    )
     for organization in organizations:
         yield organization, ""
         for user in entry.subjects.get(organization, ()):

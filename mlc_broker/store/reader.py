@@ -309,9 +309,7 @@ class _Newest:
             for key, (opened, places) in by_pack.items()
             for at, line in zip(places, opened.lines(places), strict=True)
         }
-        return [
-            Found(position, lines[id(opened), at]) for position, _, opened, at in ordered
-        ]
+        return [Found(position, lines[id(opened), at]) for position, _, opened, at in ordered]
 
     def _take(self, position: Position, opened: OpenPack, at: int) -> None:
         if self._before is not None and position >= self._before:

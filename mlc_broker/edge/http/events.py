@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from mlc_broker.edge.problems import Problem
 from mlc_broker.edge.routes import Answer, Call, Route, Says
 from mlc_broker.model.errors import Malformed
 from mlc_broker.model.event import Moment
@@ -41,7 +42,9 @@ _AXES = (
 )
 
 
-class EventFilter(Struct, frozen=True, forbid_unknown_fields=True, rename={"begin": "from", "end": "to"}):
+class EventFilter(
+    Struct, frozen=True, forbid_unknown_fields=True, rename={"begin": "from", "end": "to"}
+):
     """The filters of events; each but the times may be repeated: any of its values fits."""
 
     begin: Annotated[Time | None, Meta(description="from this time on")] = None
@@ -125,9 +128,7 @@ class EventPages:
         asked = call.query_as(EventsQuery)
         wanted = filter_of(asked, self._canonical)
         asker = asking(call, wanted, asked.purpose)
-        page = await self._queries.events(
-            asker, wanted, limit=asked.limit, cursor=asked.cursor
-        )
+        page = await self._queries.events(asker, wanted, limit=asked.limit, cursor=asked.cursor)
         following = msgspec.json.encode(page.next)
         body = b",".join(page.lines)
         return Answer(b'{"events":[' + body + b'],"next":' + following + b"}")
@@ -145,7 +146,7 @@ class EventPages:
         asked = call.query_as(ExportQuery)
         wanted = filter_of(asked, self._canonical)
         asker = asking(call, wanted, asked.purpose)
-        make = writer_of(asked.format, bom=asked.bom in ("1", "true"), who=asker.id)
+        make = writer_of(asked.format, bom=asked.bom in ("1", "true"))
         name = file_name(asker, call.house.clock.now(), FORMATS[asked.format].extension)
         export = await self._exports.open(asker, wanted, make, name)
         headers = {"content-disposition": f'attachment; filename="{name}"'}
@@ -178,7 +179,10 @@ class EventPages:
                 "Everything asked for, as a file",
                 self.export,
                 query=ExportQuery,
-                answers={200: _EXPORTED},
+                answers={
+                    200: _EXPORTED,
+                    415: Says(Problem, "The format needs a package that is not installed"),
+                },
                 description="Newest file first; within sealed files by class, person and time. "
                 "CSV columns are flat (`properties.score`).",
             ),

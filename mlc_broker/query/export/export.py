@@ -107,8 +107,11 @@ class Export:
         whole = False
         try:
             in_thread, writer = self._queries.in_thread, self.writer
+            if writer.surveys:
+                async for _ in self._events(self._survey):
+                    pass
             yield await in_thread(writer.begin)
-            async for chunk in self._events():
+            async for chunk in self._events(self._add):
                 yield chunk
             rest = writer.end()
             while (chunk := await in_thread(next, rest, None)) is not None:
@@ -118,16 +121,25 @@ class Export:
             with trio.CancelScope(shield=True):
                 await self._finish(whole=whole)
 
-    async def _events(self) -> Any:
+    def _survey(self, body: bytes) -> bytes:
+        self.writer.survey(body)
+        return b""
+
+    def _add(self, body: bytes) -> bytes:
+        return self.writer.add(body)
+
+    async def _events(self, take: Callable[[bytes], bytes]) -> Any:
+        """Yield what `take` makes of all events, in order."""
         selection = self._queries.store.select(self._asker.scope, self._wanted)
         deadline = Deadline(self._queries.limits.export_seconds_max)
         for view in self._queries.store.views(selection):
-            pieces = self._chunks_of([view], selection, deadline)
+            pieces = self._chunks_of([view], selection, deadline, take)
             while True:
                 try:
                     chunk = await self._queries.in_thread(next, pieces, None)
                 except ViewGone:
-                    pieces = self._chunks_of(self._newer(view, selection), selection, deadline)
+                    newer = self._newer(view, selection)
+                    pieces = self._chunks_of(newer, selection, deadline, take)
                     continue
                 if chunk is None:
                     break
@@ -147,22 +159,27 @@ class Export:
         return views
 
     def _chunks_of(
-        self, views: Sequence[FileView], selection: Selection, deadline: Deadline
+        self,
+        views: Sequence[FileView],
+        selection: Selection,
+        deadline: Deadline,
+        take: Callable[[bytes], bytes],
     ) -> Iterator[bytes]:
         """Yield the bytes of a file's events; runs in a thread."""
         gathered: list[bytes] = []
         size = 0
         seen: set[int] = set()
         for piece in self._queries.reader.scan(views, selection, deadline=deadline):
-            self._note_people(piece, seen)
-            self.count += len(piece.rows)
+            if take == self._add:
+                self._note_people(piece, seen)
+                self.count += len(piece.rows)
             gathered.append(self._shown(piece.body))
             size += len(piece.body)
             if size >= CHUNK_BYTES:
-                yield self.writer.add(b"".join(gathered))
+                yield take(b"".join(gathered))
                 gathered, size = [], 0
         if gathered:
-            yield self.writer.add(b"".join(gathered))
+            yield take(b"".join(gathered))
 
     def _shown(self, body: bytes) -> bytes:
         if not self._asker.scope.pseudonymous:

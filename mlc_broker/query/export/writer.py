@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import ClassVar
 
 
-class Writer:
+class Writer(ABC):
     """One export's format. Sync, used by one thread at a time.
 
     `add` gets whole lines of JSON, each with its end, and returns what can leave already.
@@ -14,20 +15,24 @@ class Writer:
 
     media: ClassVar[str]
     extension: ClassVar[str]
+    surveys: ClassVar[bool] = False  # wants to see all events before the first byte
+
+    def survey(self, body: bytes) -> None:  # noqa: B027 (most need none)
+        """Look at events that will come through `add` later."""
 
     def begin(self) -> bytes:
         """Return what stands before the first event."""
         return b""
 
+    @abstractmethod
     def add(self, body: bytes) -> bytes:
         """Take events; return bytes that can leave."""
-        raise NotImplementedError
 
     def end(self) -> Iterator[bytes]:
         """Yield what is left, in pieces."""
-        yield b""
+        yield from ()
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 (most have none)
         """Let temporary files go; called once, whatever happened."""
 
 
