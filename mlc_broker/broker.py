@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
@@ -292,7 +293,8 @@ class Broker:
         self._settle(batch, receipts)
 
     def _settle(self, batch: Batch, receipts: list[Receipt]) -> None:
-        for (outcome, reason), events in _tally(receipts).items():
+        tally = Counter((receipt.outcome.value, receipt.reason) for receipt in receipts)
+        for (outcome, reason), events in tally.items():
             self.telemetry.settled(outcome, events, reason=reason)
         self.receipts.note(batch, receipts)
 
@@ -380,14 +382,6 @@ class Broker:
         await self._settled.wait()
         await self.quarantine.flush()
         await self.receipts.flush()
-
-
-def _tally(receipts: list[Receipt]) -> dict[tuple[str, str], int]:
-    tally: dict[tuple[str, str], int] = {}
-    for receipt in receipts:
-        key = (receipt.outcome.value, receipt.reason)
-        tally[key] = tally.get(key, 0) + 1
-    return tally
 
 
 async def _listeners(handed: Any, listen: str) -> list[trio.SocketListener]:

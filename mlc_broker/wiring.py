@@ -30,6 +30,7 @@ from mlc_broker.model.catalog import Catalog
 from mlc_broker.model.custom import load_custom_types
 from mlc_broker.model.errors import ConfigError
 from mlc_broker.pipeline.actor import Actor
+from mlc_broker.pipeline.plugin_files import find_types
 from mlc_broker.pipeline.processor import Tools
 from mlc_broker.pipeline.registry import Registry, Step
 from mlc_broker.runtime.clock import Clock
@@ -41,10 +42,9 @@ from mlc_broker.store.store import Limits as StoreLimits
 
 def catalog_of(config: Config) -> Catalog:
     """Return the standard types and the organization's own; ConfigError names the file."""
-    if not config.types_path.is_dir():
-        return Catalog.standard()
     try:
-        return Catalog.standard().with_types(load_custom_types(config.types_path))
+        types = [*load_custom_types(config.types_path), *find_types(config.plugins_path)]
+        return Catalog.standard().with_types(types)
     except ValueError as error:
         raise ConfigError(f"{config.types_path}: {error}") from error
 
@@ -147,6 +147,9 @@ def store_limits(config: Config) -> StoreLimits:
         hot_bytes_max=storage.hot_bytes_max,
         hot_hours_max=storage.hot_seconds_max / 3600,
         window_hours=float(storage.dedup_hours),
+        wal_bytes_max=storage.wal_bytes_max,
+        free_bytes_min=storage.free_bytes_min,
+        ballast_bytes=storage.ballast_bytes,
         ids_bytes_max=storage.dedup_bytes_max,
         slots=storage.slots,
     )

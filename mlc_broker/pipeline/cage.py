@@ -190,7 +190,7 @@ async def _verdicts(processor: Processor, contract: Contract, work: Work) -> Ver
     try:
         with derive.outbox() as box:
             verdicts = contract.check(events, await processor.process_many(events))
-        emitted = [Parcel.of(event) for event in box]
+        emitted = [(number, Parcel.of(event)) for number, event in box]
         return Verdicts(words_of(events, verdicts), emitted, time.perf_counter() - began)
     except MemoryError:
         os.write(2, b"out of memory\n")

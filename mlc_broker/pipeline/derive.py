@@ -25,7 +25,6 @@ from mlc_broker.model.event import Event, Facts
 
 EMITTED_PER_EVENT_MAX = 16
 DERIVED = "derived"  # the transport of such a batch
-_outbox: ContextVar[list[Event] | None] = ContextVar("outbox", default=None)
 _event = msgspec.json.Decoder(Event)
 
 
@@ -36,19 +35,35 @@ class Emitted(Struct, frozen=True):
     event: Event
 
 
+class Outbox(list[tuple[int, Event]]):
+    """What was emitted, each with the number of the event in hand then, where that is known."""
+
+    turn = -1
+
+
+_outbox: ContextVar[Outbox | None] = ContextVar("outbox", default=None)
+
+
+def turn(number: int) -> None:
+    """Say which event of the batch is in hand: it may be there twice."""
+    box = _outbox.get()
+    if box is not None:
+        box.turn = number
+
+
 def emit(event: Event) -> None:
     """Take a derived event from the processor that has an event in hand: `Tools.emit`."""
     box = _outbox.get()
     if box is None:
         msg = "emit works inside process and process_many only"
         raise ProcessorFailed(msg)
-    box.append(event)
+    box.append((box.turn, event))
 
 
 @contextmanager
-def outbox() -> Iterator[list[Event]]:
+def outbox() -> Iterator[Outbox]:
     """Collect what is emitted within."""
-    box: list[Event] = []
+    box = Outbox()
     token = _outbox.set(box)
     try:
         yield box
@@ -56,13 +71,15 @@ def outbox() -> Iterator[list[Event]]:
         _outbox.reset(token)
 
 
-def address(name: str, box: Sequence[Event], events: Sequence[Event]) -> list[tuple[int, Event]]:
+def address(name: str, box: Outbox, events: Sequence[Event]) -> list[tuple[int, Event]]:
     """Return what a processor emitted, each with the number of its source; hold it to the rules."""
     numbers = {event.event_id: number for number, event in enumerate(events)}
     counts: dict[int, int] = {}
     derived = []
-    for event in box:
+    for hand, event in box:
         number = numbers.get(str(getattr(event, "event_id", "")))
+        if 0 <= hand < len(events) and number is not None:
+            number = hand if events[hand].event_id == event.event_id else number
         if number is None:
             msg = f"{name} emitted what it did not make by event.but(…) of the event in hand"
             raise ProcessorFailed(msg)

@@ -137,7 +137,7 @@ class Verdicts(Struct, frozen=True, tag=True):
     """The plugin's words, what it emitted, and the time that they took in the child."""
 
     words: list[Word]
-    emitted: list[Parcel]
+    emitted: list[tuple[int, Parcel]]  # each with the number of its source
     seconds: float
 
 

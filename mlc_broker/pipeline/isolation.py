@@ -22,6 +22,7 @@ from mlc_broker.model.errors import PluginLoadError, ProcessorFailed
 from mlc_broker.model.event import Event
 from mlc_broker.model.verdict import Verdict
 from mlc_broker.pipeline import frames
+from mlc_broker.pipeline.derive import turn
 from mlc_broker.pipeline.frames import Ask, Begin, Failed, Found, Ready, ToChild, ToParent, Verdicts
 from mlc_broker.pipeline.ports import Roster
 from mlc_broker.pipeline.processor import Processor, Tools
@@ -89,7 +90,8 @@ class Caged(Processor):
         if isinstance(answer, Failed):
             raise ProcessorFailed(answer.what)
         self.child_seconds += answer.seconds
-        for parcel in answer.emitted:
+        for number, parcel in answer.emitted:
+            turn(number)
             self.tools.emit(parcel.event())
         return frames.verdicts_of(events, answer.words)
 

@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from mlc_broker.model.catalog import CustomType, EventType
-from mlc_broker.model.errors import PluginLoadError, UnsafePlugin
+from mlc_broker.model.errors import ConfigError, PluginLoadError, UnsafePlugin
 from mlc_broker.pipeline.contract import describe
 from mlc_broker.pipeline.processor import Processor
 from mlc_broker.pipeline.watchdog import SLICES, Who
@@ -128,9 +128,16 @@ def find_declared(
 
 
 def find_types(plugins: Path | None) -> list[EventType | CustomType]:
-    """Return the event types that plugins declare, for `Catalog.with_types`."""
+    """Return the event types that plugins declare, for `Catalog.with_types`.
+
+    ConfigError where a name does not begin with `org.`: it could collide with a standard one.
+    """
     kinds: Any = (EventType, CustomType)
-    return [value for value, _ in find_declared(kinds, plugins, TYPES)]
+    found = find_declared(kinds, plugins, TYPES)
+    for kind, source in found:
+        if not kind.name.startswith("org."):
+            raise ConfigError(f'{source}: the event type "{kind.name}" is to be named "org.…"')
+    return [kind for kind, _ in found]
 
 
 def find_metrics(plugins: Path | None, kind: type[T]) -> list[tuple[T, str]]:

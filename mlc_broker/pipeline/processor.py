@@ -12,6 +12,7 @@ from msgspec import Struct
 from mlc_broker.model.catalog import Catalog
 from mlc_broker.model.event import Event
 from mlc_broker.model.verdict import Verdict
+from mlc_broker.pipeline.derive import turn
 from mlc_broker.pipeline.ports import Roster
 from mlc_broker.runtime.clock import Clock
 
@@ -70,4 +71,8 @@ class Processor:
 
     async def process_many(self, events: Sequence[Event]) -> Sequence[Verdict]:
         """Return one verdict an event, in order."""
-        return [await self.process(event) for event in events]
+        verdicts: list[Verdict] = []
+        for number, event in enumerate(events):
+            turn(number)
+            verdicts.append(await self.process(event))
+        return verdicts
