@@ -205,6 +205,18 @@ def _last_of(connection: Any) -> tuple[int, bytes]:
     return (int(row[0]), bytes(row[1])) if row else (0, NO_SEAL)
 
 
+def seal_at(path: Path, number: int) -> str | None:
+    """Return the seal of an entry; None: there is no such entry."""
+    connection = open_reader(path)
+    try:
+        row = connection.execute("SELECT seal FROM entry WHERE number = ?", (number,)).fetchone()
+    except sqlite3.Error as error:
+        raise StoreError(f"the access log cannot be read: {error}") from error
+    finally:
+        connection.close()
+    return None if row is None else bytes(row[0]).hex()
+
+
 def head_path(path: Path) -> Path:
     """Return where the sealed head of the log at `path` lies."""
     return path.with_name(f"{path.stem}.head")
@@ -224,6 +236,7 @@ def _follow(connection: Any, key: bytes, head: Head | None, verdict: Verdict) ->
         seal = bytes(told)
         met = met or (head is not None and (number, seal) == (head.number, head.seal))
         verdict.entries += 1
+        verdict.head = f"{number}:{seal.hex()}"
     if head is None and verdict.entries:
         verdict.faults.append("the head is missing or was not sealed by us: the end is not proven")
     elif not met and head is not None:

@@ -72,6 +72,7 @@ class Verdict(Struct, gc=False):
     """What a walk along the chain found."""
 
     entries: int = 0
+    head: str = ""  # the last entry's number and seal, to be noted elsewhere
     faults: list[str] = msgspec.field(default_factory=list)
 
 

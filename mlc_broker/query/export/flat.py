@@ -82,7 +82,7 @@ class Columns:
 
 
 def _put(row: dict[str, Any], name: str, value: Any, depth: int) -> None:
-    if isinstance(value, dict) and depth < DEPTH_MAX and value:
+    if isinstance(value, dict) and depth < DEPTH_MAX:
         for key, inner in value.items():
             _put(row, f"{name}.{key}", inner, depth + 1)
     elif isinstance(value, dict | list):
