@@ -95,7 +95,14 @@ class Showing:
     def endpoints(self, ws: str, http: str) -> Iterator[None]:
         """Write where the daemon listens for the commands that talk to it, and take it away."""
         path = endpoints_file(self._config)
-        told = {"ws": f"{ws}/v1/stream", "http": http, "pid": os.getpid(), "version": __version__}
+        told = {
+            "ws": f"{ws}/v1/stream",
+            "http": http,
+            "pid": os.getpid(),
+            "version": __version__,
+            # `serve --dev` signs with a secret of its own.
+            "secret_file": str(self._config.secret_path(self._config.auth.secret_file)),
+        }
         fresh = path.with_name(path.name + ".new")
         handle = os.open(fresh, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
         with os.fdopen(handle, "w") as file:

@@ -4,6 +4,7 @@ import { get, token } from "./api.js";
 import { $, clock, count, make, state, table } from "./dom.js";
 
 const REFRESH_MS = 3000;
+const OUTCOMES = ["stored", "duplicate", "dropped", "rejected", "quarantined", "retry"];
 let before = null;
 let flows = true;
 
@@ -47,7 +48,7 @@ async function flow() {
   const top = (named) => Object.entries(named).sort((a, b) => b[1] - a[1]).slice(0, 8);
   $("health").replaceChildren(
     table("Outcomes", ["Outcome", "Events", "a second"],
-      Object.entries(now.outcomes).map(([name, events]) => [name, count(events), rate(events, before?.outcomes[name])])),
+      OUTCOMES.map((name) => [name, count(now.outcomes[name]), rate(now.outcomes[name], before?.outcomes[name])])),
     table("Types", ["Type", "Stored", "a second"],
       top(now.types).map(([name, events]) => [name, count(events), rate(events, before?.types[name])])),
     table("Processors", ["Processor", "State", "Events", "µs each"],
