@@ -6,11 +6,12 @@ import fcntl
 import os
 from pathlib import Path
 
-from mlc_broker.model.errors import DirectoryInUse, ShardCorrupt
+from mlc_broker.model.errors import DirectoryInUse, ShardCorrupt, ShardUnavailable
 from mlc_broker.runtime.crashpoint import crash_point
-from mlc_broker.store.hot import HotFile
+from mlc_broker.store.disk import Disk
+from mlc_broker.store.hot import WAL_BYTES_MAX, HotFile, storage_error
 from mlc_broker.store.ids import Ids, as_hashes, is_ids
-from mlc_broker.store.layout import HOT, LOCK, SHARDS, Home, home_path, hot_path
+from mlc_broker.store.layout import HOT, LOCK, META, SHARDS, Home, home_path, hot_path
 from mlc_broker.store.manifest import HomeEntry, HotEntry, Manifest
 from mlc_broker.store.schema import READ_ERRORS, make_private_directory, open_reader
 from mlc_broker.store.select import Selection, mentions
@@ -22,8 +23,11 @@ _SIDE_FILES = ("-wal", "-shm", "-journal")
 class Files:
     """What there is. Opened thread-side; then changed and viewed on the event loop only."""
 
-    def __init__(self, directory: Path, *, durable: bool) -> None:
+    def __init__(
+        self, directory: Path, *, durable: bool, disk: Disk, wal_bytes_max: int = WAL_BYTES_MAX
+    ) -> None:
         self.directory = directory
+        self.disk = disk
         self.troubles: list[str] = []  # what was found broken, for the log and /healthz
         self.hot: dict[int, HotFile] = {}
         self.entries: dict[int, HotEntry] = {}  # of the hot files, by number
@@ -32,6 +36,7 @@ class Files:
         self.hidden: frozenset[tuple[str, str]] = frozenset()
         self.manifest: Manifest
         self._durable = durable
+        self._wal_bytes_max = wal_bytes_max
         self._lock: int | None = None
 
     def open(self, ids: Ids, now_ms: int, window_ms: int) -> HotFile:
@@ -39,8 +44,9 @@ class Files:
 
         Raises DirectoryInUse, ShardUnavailable. A damaged hot file is set aside.
         """
-        self._take_directory()
         try:
+            self._take_directory()
+            self.disk.look()  # on a full disk nothing can be opened before the ballast is gone
             self.manifest = Manifest(self.directory)
             self.homes = {entry.home: entry for entry in self.manifest.homes()}
             self.run = self.manifest.number("run")
@@ -48,6 +54,13 @@ class Files:
             self._sweep()
             current = self._open_hot_files() or self.begin_hot(now_ms)
             self._remember_ids(ids, now_ms - window_ms)
+        except READ_ERRORS as error:
+            self.close()
+            raise storage_error(error, self.directory / META) from error
+        except OSError as error:
+            self.close()
+            hint = "look at the disk, at the owner of the directory and its permissions"
+            raise ShardUnavailable(f"{error.filename}: {error.strerror}", hint=hint) from error
         except BaseException:
             self.close()
             raise
@@ -57,9 +70,10 @@ class Files:
         """Make the next hot file; thread-side."""
         number = self.manifest.begin_hot(now_ms)
         crash_point("rotate.after_manifest")
-        hot = HotFile.open(hot_path(self.directory, number), number, full=self._durable)
-        self.hot[number] = hot
+        hot = self._open_hot(number)
+        # New dicts, the entries first: the event loop may be walking through these.
         self.entries = {entry.number: entry for entry in self.manifest.hot_files()}
+        self.hot = self.hot | {number: hot}
         return hot
 
     def views(self, wanted: Selection) -> list[FileView]:
@@ -68,7 +82,7 @@ class Files:
         found: list[FileView] = []
         for number, hot in self.hot.items():
             entries = hot.index.find(mentions(hot.dictionary, wanted), begin, end)
-            entries = entries[entries["key"] >= self.entries[number].sealed_upto]
+            entries = entries[entries["key"] >= self._sealed_upto(number)]
             if len(entries):
                 t0, t1 = int(entries["t0"].min()), int(entries["t1"].max())
                 found.append(HotView(hot.path, t0, t1, entries, hot.dictionary))
@@ -99,16 +113,15 @@ class Files:
         oldest = now_ms
         for number, hot in self.hot.items():
             entries = hot.index.entries
-            left = entries[entries["key"] >= self.entries[number].sealed_upto]
+            left = entries[entries["key"] >= self._sealed_upto(number)]
             if len(left):
                 oldest = min(oldest, int(left["recv"].min()))
         return oldest
 
     def remove_hot(self, number: int) -> None:
         """Close and unlink a hot file whose events are all in homes; thread-side."""
-        self.hot.pop(number).close()
+        self._out_of_view(number)
         self.manifest.forget_hot(number)
-        self.entries.pop(number, None)
         crash_point("release.before_unlink")
         unlink(hot_path(self.directory, number))
 
@@ -155,11 +168,10 @@ class Files:
     def _open_hot_files(self) -> HotFile | None:
         current = None
         for entry in self.manifest.hot_files():
-            path = hot_path(self.directory, entry.number)
             if entry.state == "corrupt":
                 continue
             try:
-                hot = HotFile.open(path, entry.number, full=self._durable)
+                hot = self._open_hot(entry.number)
             except ShardCorrupt as error:
                 self.set_aside(entry.number, str(error))
                 continue
@@ -169,14 +181,38 @@ class Files:
         return current
 
     def set_aside(self, number: int, why: str) -> None:
-        """Rename a damaged hot file, and note it; thread-side."""
+        """Close and rename a damaged hot file, and note it; thread-side."""
+        self._out_of_view(number)
         path = hot_path(self.directory, number)
-        for suffix in ("", *_SIDE_FILES):
-            file = path.with_name(path.name + suffix)
-            if file.exists():
-                file.rename(path.with_name(f"{path.name}.corrupt-{number}{suffix}"))
+        _rename(path, f"{path.name}.corrupt-{number}")
         self.manifest.mark_hot(number, "corrupt")
         self.troubles.append(f"{path.name} is damaged and was set aside: {why}")
+
+    def set_aside_home(self, entry: HomeEntry, why: str) -> None:
+        """Rename a damaged home, and forget it: what comes for it begins a new one; thread-side."""
+        path = home_path(self.directory, entry.home, entry.version)
+        self.homes = {home: known for home, known in self.homes.items() if home != entry.home}
+        self.manifest.forget_home(entry.home)
+        number = 1
+        while path.with_name(f"{path.name}.corrupt-{number}").exists():
+            number += 1
+        _rename(path, f"{path.name}.corrupt-{number}")
+        self.troubles.append(f"{entry.home.path} is damaged and was set aside: {why}")
+
+    def _open_hot(self, number: int) -> HotFile:
+        path = hot_path(self.directory, number)
+        return HotFile.open(path, number, full=self._durable, wal_bytes_max=self._wal_bytes_max)
+
+    def _out_of_view(self, number: int) -> None:
+        hot = self.hot.get(number)
+        self.hot = {key: known for key, known in self.hot.items() if key != number}
+        self.entries = {key: known for key, known in self.entries.items() if key != number}
+        if hot is not None:
+            hot.close()
+
+    def _sealed_upto(self, number: int) -> int:
+        entry = self.entries.get(number)
+        return _ALL if entry is None else entry.sealed_upto  # begun or removed this very moment
 
     def _remember_ids(self, ids: Ids, since_ms: int) -> None:
         found: list[tuple[int, bytes]] = []
@@ -197,6 +233,7 @@ class Files:
 
 
 _PACKS_AT_ONCE = 512
+_ALL = 2**63 - 1
 
 
 def _ids_since(path: Path, since_ms: int) -> list[tuple[int, bytes]]:
@@ -207,6 +244,13 @@ def _ids_since(path: Path, since_ms: int) -> list[tuple[int, bytes]]:
         return [row for row in rows if type(row[0]) is int and is_ids(row[1])]
     finally:
         connection.close()
+
+
+def _rename(path: Path, name: str) -> None:
+    for suffix in ("", *_SIDE_FILES):
+        file = path.with_name(path.name + suffix)
+        if file.exists():
+            file.rename(path.with_name(name + suffix))
 
 
 def unlink(path: Path) -> None:

@@ -22,7 +22,7 @@ from mlc_broker.store.schema import READ_ERRORS, hot_file, open_writer, sqlite3
 
 SEQUENCE_BITS = 40  # a sequence is the file's number, then the event's place in the file
 PAGE_BYTES = 8192
-CHECKPOINT_PAGES = 4096  # 32 MB of WAL
+WAL_BYTES_MAX = 32 * 1024 * 1024  # then it is checkpointed
 CACHE_KIB = 65_536
 VERIFIED_AT_OPEN_PACKS = 64  # the newest: what a crash or a torn write can have touched
 _FIELDS = "seq, word0, words, " + ", ".join(COLUMNS)
@@ -45,7 +45,9 @@ _DAMAGE = (
 class HotFile:
     """One hot file, open for appending."""
 
-    def __init__(self, path: Path, number: int, *, full: bool = True) -> None:
+    def __init__(
+        self, path: Path, number: int, *, full: bool = True, wal_bytes_max: int = WAL_BYTES_MAX
+    ) -> None:
         self.path = path
         self.number = number
         self.dictionary = Dictionary()
@@ -54,15 +56,18 @@ class HotFile:
         self.saved_words = 1  # how many of the dictionary's words lie in the file
         self.suspect = False  # an I/O error: reopened and recounted before the next commit
         self._full = full
+        self._wal_bytes_max = wal_bytes_max
         self._db: Any = None
 
     @classmethod
-    def open(cls, path: Path, number: int, *, full: bool = True) -> Self:
+    def open(
+        cls, path: Path, number: int, *, full: bool = True, wal_bytes_max: int = WAL_BYTES_MAX
+    ) -> Self:
         """Open or make the file, and read back what its packs say.
 
         Raises ShardCorrupt when it is damaged, ShardUnavailable when it cannot be opened now.
         """
-        hot = cls(path, number, full=full)
+        hot = cls(path, number, full=full, wal_bytes_max=wal_bytes_max)
         hot._connect()
         try:
             for row in hot._db.execute(_HEADS):
@@ -79,8 +84,12 @@ class HotFile:
     @property
     def size_bytes(self) -> int:
         """Size of the file and its WAL on disk, in bytes."""
-        files = (self.path, self.path.with_name(self.path.name + "-wal"))
-        return sum(file.stat().st_size for file in files if file.exists())
+        return _size(self.path) + self.wal_bytes
+
+    @property
+    def wal_bytes(self) -> int:
+        """Size of the WAL, in bytes; it grows while a reader holds what it was."""
+        return _size(self.path.with_name(self.path.name + "-wal"))
 
     def append(self, pack: Pack, words: list[str], word0: int) -> int:
         """Commit a pack; return the sequence of its first event.
@@ -129,9 +138,22 @@ class HotFile:
         """Return (latest receipt in epoch ms, packed ids) of each pack."""
         return list(self._db.execute("SELECT recv, ids FROM pack ORDER BY seq"))
 
+    def probe(self) -> None:
+        """Write and sync something that changes nothing: raises when commits would fail too."""
+        if self.suspect:
+            self.reopen()
+        try:
+            self._db.execute("PRAGMA user_version=1")
+        except sqlite3.Error as error:
+            self.suspect = not is_full(error)
+            raise storage_error(error, self.path) from error
+
     def checkpoint(self) -> None:
-        """Move the WAL into the file and empty it."""
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        """Move the WAL into the file and empty it, unless somebody reads from it."""
+        try:
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.Error as error:
+            raise storage_error(error, self.path) from error
 
     def close(self) -> None:
         """Close the connection; may be called twice."""
@@ -144,7 +166,7 @@ class HotFile:
             db = open_writer(self.path, hot_file, page_bytes=PAGE_BYTES, full=self._full)
         except READ_ERRORS as error:
             raise storage_error(error, self.path) from error
-        db.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
+        db.execute(f"PRAGMA wal_autocheckpoint={max(1, self._wal_bytes_max // PAGE_BYTES)}")
         db.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
         self._db = db
 
@@ -188,6 +210,13 @@ def is_full(error: Exception) -> bool:
     """Whether SQLite rolled back by itself and the next commit may well succeed."""
     code = getattr(error, "sqlite_errorcode", None)
     return code is not None and (code & 0xFF) in {5, 6, 13}  # BUSY, LOCKED, FULL
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def storage_error(error: Exception, path: Path) -> ShardCorrupt | ShardUnavailable:

@@ -105,7 +105,7 @@ def open_writer(
 def open_reader(path: Path) -> Any:
     """Open a connection that can only read, for one thread at a time."""
     connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=ro",
+        f"{path.absolute().as_uri()}?mode=ro{_immutable(path)}",
         uri=True,
         isolation_level=None,
         check_same_thread=False,
@@ -143,6 +143,15 @@ def sync_file(path: Path) -> None:
 def _text(raw: bytes) -> str:
     # A flipped bit can make a blob pass as text: checksums find that, not the decoder.
     return raw.decode("utf-8", "replace")
+
+
+def _immutable(path: Path) -> str:
+    # Where nobody can write, SQLite cannot make the files that readers of a WAL share. Without a
+    # WAL there is nothing that they would have to tell each other.
+    if os.access(path.parent, os.W_OK):
+        return ""
+    wal = path.with_name(path.name + "-wal")
+    return "" if wal.exists() and wal.stat().st_size else "&immutable=1"
 
 
 def _make_private(path: Path) -> None:

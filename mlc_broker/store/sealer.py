@@ -14,13 +14,14 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from mlc_broker.model.errors import ShardCorrupt
 from mlc_broker.runtime.crashpoint import crash_point
 from mlc_broker.store.columns import RETENTIONS, Rows
-from mlc_broker.store.hot import HotFile
+from mlc_broker.store.hot import HotFile, storage_error
 from mlc_broker.store.layout import Home, home_path, slot_of
 from mlc_broker.store.manifest import HomeEntry, HotEntry, Manifest
 from mlc_broker.store.pack import COLUMNS, ID_BYTES, Pack
-from mlc_broker.store.schema import open_reader
+from mlc_broker.store.schema import READ_ERRORS, open_reader
 from mlc_broker.store.select import Words, gone_for
 from mlc_broker.store.shard import Gone, Part, Shard
 
@@ -30,7 +31,7 @@ _TOTALS = (
     "SELECT coalesce(sum(n), 0), coalesce(min(t0), 0), coalesce(max(t1), 0),"
     " coalesce(max(expires), 0), coalesce(max(recv), 0) FROM pack"
 )
-_READ = f"SELECT seq, {', '.join(COLUMNS)} FROM pack WHERE seq >= ? ORDER BY seq"
+_READ = f"SELECT {', '.join(COLUMNS)} FROM pack WHERE seq = ?"
 
 
 class Sealed(Struct, frozen=True, gc=False):
@@ -41,6 +42,15 @@ class Sealed(Struct, frozen=True, gc=False):
     run: int
     homes: list[HomeEntry]
     done: bool  # whether that was all of the hot file
+    damaged: str = ""  # what was wrong with packs that had to be left behind
+
+
+class HomeDamaged(ShardCorrupt):
+    """A home cannot take events. It is set aside, and the step done again."""
+
+    def __init__(self, entry: HomeEntry, why: str) -> None:
+        super().__init__(f"{entry.home.path}: {why}")
+        self.entry, self.why = entry, why
 
 
 class Sealer:
@@ -59,7 +69,7 @@ class Sealer:
         Events that have expired, or whose person is being erased, are left behind.
         """
         begin = max(entry.sealed_upto, hot.first_sequence)
-        packs, upto = self._read(hot, begin, entry.sealing_upto)
+        packs, upto, damaged = self._read(hot, begin, entry.sealing_upto)
         run = self._manifest.number("run") + 1
         homes = []
         if packs:
@@ -74,7 +84,7 @@ class Sealer:
                 crash_point("seal.after_home_commit")
         self._manifest.note_sealed(hot.number, upto, run, homes)
         crash_point("seal.after_manifest")
-        return Sealed(hot.number, upto, run, homes, upto >= hot.next_sequence)
+        return Sealed(hot.number, upto, run, homes, upto >= hot.next_sequence, damaged)
 
     def merge(
         self, entry: HomeEntry, now_ms: int, hidden: frozenset[tuple[str, str]]
@@ -103,21 +113,25 @@ class Sealer:
         self._manifest.put_home(new)
         return new
 
-    def _read(self, hot: HotFile, begin: int, planned: int) -> tuple[list[Pack], int]:
-        packs, upto, count = [], begin, 0
+    def _read(self, hot: HotFile, begin: int, planned: int) -> tuple[list[Pack], int, str]:
+        packs, upto, count, damaged = [], begin, 0, ""
         connection = open_reader(hot.path)
         try:
-            for sequence, *row in connection.execute(_READ, (begin,)):
+            for entry in hot.index.entries[hot.index.entries["key"] >= begin]:
+                sequence, n = int(entry["key"]), int(entry["n"])
                 if (sequence >= planned) if planned > begin else (count >= STEP_EVENTS):
                     break
-                pack = Pack.from_row(row)
-                pack.verify()
-                packs.append(pack)
-                count += pack.n
-                upto = sequence + pack.n
+                count += n
+                upto = sequence + n
+                try:
+                    packs.append(_checked(connection, sequence))
+                except ShardCorrupt as error:  # the others are none the worse
+                    damaged = f"the {n} events of commit {sequence}: {error}"
+        except READ_ERRORS as error:
+            raise storage_error(error, hot.path) from error
         finally:
             connection.close()
-        return packs, upto
+        return packs, upto, damaged
 
     def _parts(
         self,
@@ -152,12 +166,20 @@ class Sealer:
     def _take(
         self, entry: HomeEntry, part: Part, words: list[str], run: int, hot: int, upto: int
     ) -> HomeEntry:
-        shard = Shard(home_path(self._directory, entry.home, entry.version))
         try:
-            shard.take(part, words, run=run, hot=hot, upto=upto)
-        finally:
-            shard.close()
-        return self._entry(entry.home, entry.version, entry.merged)
+            shard = Shard(home_path(self._directory, entry.home, entry.version))
+            try:
+                shard.take(part, words, run=run, hot=hot, upto=upto)
+            finally:
+                shard.close()
+            return self._entry(entry.home, entry.version, entry.merged)
+        except ShardCorrupt as error:
+            raise HomeDamaged(entry, str(error)) from error
+        except READ_ERRORS as error:
+            told = storage_error(error, home_path(self._directory, entry.home, entry.version))
+            if isinstance(told, ShardCorrupt):
+                raise HomeDamaged(entry, str(told)) from error
+            raise told from error
 
     def _entry(self, home: Home, version: int, merged: int) -> HomeEntry:
         connection = open_reader(home_path(self._directory, home, version))
@@ -166,6 +188,15 @@ class Sealer:
         finally:
             connection.close()
         return HomeEntry(home, version, row[0] if merged < 0 else merged, *row)
+
+
+def _checked(connection: Any, sequence: int) -> Pack:
+    row = connection.execute(_READ, (sequence,)).fetchone()
+    if row is None:
+        raise ShardCorrupt("is gone")
+    pack = Pack.from_row(row)
+    pack.verify()
+    return pack
 
 
 def _first_of_each(ids: NDArray[np.uint8]) -> NDArray[np.bool_]:

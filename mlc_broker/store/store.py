@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from math import floor
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+import structlog
 import trio
 from msgspec import Struct
 
 from mlc_broker.model.batch import DUPLICATE, Batch, Outcome, Receipt
+from mlc_broker.model.errors import StoreError
 from mlc_broker.model.event import Event
 from mlc_broker.model.filter import Filter
 from mlc_broker.model.principal import Scope
 from mlc_broker.runtime.clock import Clock, SystemClock
 from mlc_broker.store.columns import RETENTIONS, epoch_ms
+from mlc_broker.store.disk import Disk
 from mlc_broker.store.files import Files
-from mlc_broker.store.hot import Committed
+from mlc_broker.store.hot import Committed, HotFile
 from mlc_broker.store.ids import Hasher, Ids
 from mlc_broker.store.known import SealedIds
 from mlc_broker.store.layout import Home, months_around, slot_of
 from mlc_broker.store.manifest import HomeEntry
+from mlc_broker.store.schema import READ_ERRORS
 from mlc_broker.store.select import Selection
 from mlc_broker.store.upkeep import GRACE_SECONDS, Report, Upkeep
 from mlc_broker.store.view import FileView, HotView
 from mlc_broker.store.writer import InThread, Writer
 
+log = structlog.get_logger("store")
 HOUR_MS = 3_600_000
+WATCH_SECONDS = 1.0  # between two looks at the disk
 ERASED = Receipt(Outcome.DROPPED, "erased")
 AHEAD_MS = HOUR_MS // 6  # no event's timestamp is so much later than its receipt
 NEVER = 2**63 - 1
@@ -41,6 +48,9 @@ class Limits(Struct, frozen=True, kw_only=True):
     hot_bytes_max: int = 256 * 1024 * 1024
     hot_hours_max: float = 24.0
     window_hours: float = 24.0  # of deduplication in memory, by time of receipt; at least 24
+    wal_bytes_max: int = 32 * 1024 * 1024  # then a log is checkpointed; a reader may hold it
+    free_bytes_min: int = 0  # with less free disk, events are answered `retry`
+    ballast_bytes: int = 0  # see disk.py
     ids_bytes_max: int = 1024 * 1024 * 1024
     sealed_ids_bytes_max: int = 256 * 1024 * 1024
     upkeep_seconds: float = 60.0  # between two rounds
@@ -52,6 +62,7 @@ class Store:
 
     def __init__(self, files: Files, limits: Limits, clock: Clock, in_thread: InThread) -> None:
         self.files = files
+        self.disk = files.disk
         self.limits = limits
         self.on_commit: Callable[[Committed], None] = lambda _: None
         self.keep_from: Callable[[], int] = lambda: NEVER  # lowest sequence somebody needs yet
@@ -63,6 +74,7 @@ class Store:
         self._hasher: Hasher
         self._sealed = SealedIds(files.directory, bytes_max=limits.sealed_ids_bytes_max)
         self._sealed_lock = trio.Lock()
+        self._failing: dict[str, str] = {}  # upkeep that failed when it was last tried
 
     @classmethod
     async def open(
@@ -79,13 +91,25 @@ class Store:
 
         Raises DirectoryInUse when another daemon has it, ShardUnavailable when the disk fails.
         """
-        files = Files(directory, durable=durability == "power-loss")
-        store = cls(files, limits or Limits(), clock or SystemClock(), in_thread)
+        limits = limits or Limits()
+        disk = Disk(
+            directory, free_bytes_min=limits.free_bytes_min, ballast_bytes=limits.ballast_bytes
+        )
+        files = Files(
+            directory,
+            durable=durability == "power-loss",
+            disk=disk,
+            wal_bytes_max=limits.wal_bytes_max,
+        )
+        store = cls(files, limits, clock or SystemClock(), in_thread)
         await store._open(categories)
         return store
 
     async def append(self, batch: Batch) -> None:
         """Settle every pending event: `stored` or `duplicate` after the commit, else `retry`."""
+        if self.disk.low:
+            batch.settle_all(Receipt(Outcome.RETRY, "storage", self.disk.low))
+            return
         await self._settle_replayed(batch)
         if self.files.hidden:
             self._drop_hidden(batch)
@@ -93,10 +117,13 @@ class Store:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Commit what is appended until `stop`; a crash of it leaves no batch waiting."""
-        await self.writer.run(task_status=task_status)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch)
+            await self.writer.run(task_status=task_status)
+            nursery.cancel_scope.cancel()
 
     async def run_upkeep(self) -> None:
-        """Rotate, seal, merge and expire when it is due, for ever."""
+        """Rotate, seal, merge and expire when it is due, for ever. One bad file stops nothing."""
         while True:
             await trio.sleep(self.limits.upkeep_seconds)
             await self.tidy()
@@ -104,6 +131,15 @@ class Store:
     def stop(self) -> None:
         """Take no more batches; `run` ends when what was taken is committed."""
         self.writer.close()
+
+    def not_ready(self) -> list[str]:
+        """Return why events should not be sent now, and what to do; empty: ready."""
+        return [reason for reason in (self.disk.low, self.writer.trouble) if reason]
+
+    @property
+    def troubles(self) -> list[str]:
+        """What somebody should look at; events are taken all the same."""
+        return [*self.files.troubles, *self._failing.values()]
 
     async def close(self) -> None:
         """Close all files and give the directory back. `run` must have ended."""
@@ -132,16 +168,15 @@ class Store:
 
     async def tidy(self) -> None:
         """Do what is due: rotate, seal, merge, unlink what has expired or is out of view."""
-        now_ms, hot = self.now_ms(), self.writer.hot
-        begun_ms = self.files.entries[hot.number].begun_ms
-        old = now_ms - begun_ms > self.limits.hot_hours_max * HOUR_MS
-        large = hot.size_bytes > self.limits.hot_bytes_max
-        if len(hot.index) and (old or large):
-            await self.rotate()
-        await self.upkeep.seal(now_ms)
-        await self.upkeep.merge(now_ms)
-        await self.unlink_expired()
-        await self.release()
+        await self._try("removing what has expired", self.unlink_expired)
+        await self._try("removing what is sealed", self.release)
+        if self.disk.low:
+            return  # sealing and merging need room before they give some
+        if self._rotation_due():
+            await self._try("beginning a hot file", self.rotate)
+        now_ms = self.now_ms()
+        await self._try("sealing", partial(self.upkeep.seal, now_ms))
+        await self._try("merging", partial(self.upkeep.merge, now_ms))
 
     async def rotate(self) -> None:
         """Begin a new hot file."""
@@ -186,6 +221,39 @@ class Store:
         """Return the time, in ms since 1970."""
         return floor(self._clock.now().timestamp() * 1000)
 
+    def _rotation_due(self) -> bool:
+        hot = self.writer.hot
+        age_ms = self.now_ms() - self.files.entries[hot.number].begun_ms
+        old = age_ms > self.limits.hot_hours_max * HOUR_MS
+        return bool(len(hot.index)) and (old or hot.size_bytes > self.limits.hot_bytes_max)
+
+    async def _try(self, what: str, work: Callable[[], Awaitable[Any]]) -> None:
+        try:
+            await work()
+        except (StoreError, OSError, *READ_ERRORS) as error:
+            told = f"{what} failed: {error}"
+            if self._failing.get(what) != told:
+                log.error("upkeep", trouble=told)  # noqa: TRY400 (told in words)
+            self._failing[what] = told
+        else:
+            self._failing.pop(what, None)
+
+    async def _watch(self) -> None:
+        # A full disk is seen before it hurts; a reader who holds a WAL for long costs two of them.
+        while True:
+            await trio.sleep(WATCH_SECONDS)
+            before = self.disk.low
+            await self._in_thread(self.disk.look)
+            if bool(before) != bool(self.disk.low):
+                log.warning("disk", state=self.disk.low or "there is room again")
+            held = self.writer.hot.wal_bytes > 2 * self.limits.wal_bytes_max
+            if held and not self.upkeep.busy:
+                await self._try("beginning a hot file", self.rotate)
+
+    async def _replace(self, hot: HotFile, why: str) -> None:
+        log.error("store", trouble=f"{hot.path.name} is damaged: {why}")
+        await self.upkeep.replace(hot, why, self.now_ms())
+
     # --- opening, and replays ---
 
     async def _open(self, categories: Callable[[str], str | None]) -> None:
@@ -207,6 +275,7 @@ class Store:
         self.upkeep = Upkeep(
             self.files, self.writer, self.ids, slots=limits.slots, in_thread=in_thread
         )
+        self.writer.on_corrupt = self._replace
 
     def _committed(self, committed: Committed) -> None:
         self.on_commit(committed)

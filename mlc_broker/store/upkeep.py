@@ -11,7 +11,7 @@ import msgspec
 import trio
 from msgspec import Struct
 
-from mlc_broker.model.errors import BrokerError
+from mlc_broker.model.errors import BrokerError, ShardCorrupt
 from mlc_broker.store.files import Files, unlink
 from mlc_broker.store.hot import HotFile, storage_error
 from mlc_broker.store.ids import Ids
@@ -19,7 +19,7 @@ from mlc_broker.store.layout import home_path
 from mlc_broker.store.manifest import HomeEntry
 from mlc_broker.store.pack import COLUMNS, Pack
 from mlc_broker.store.schema import READ_ERRORS, open_reader
-from mlc_broker.store.sealer import Sealer
+from mlc_broker.store.sealer import HomeDamaged, Sealer
 from mlc_broker.store.writer import InThread, Writer
 
 GRACE_SECONDS = 600.0  # a file taken out of view is still there for readers that began before
@@ -49,6 +49,7 @@ class Upkeep:
         self._sealer = Sealer(files.directory, files.manifest, slots=slots)
         self._lock = trio.Lock()
         self._garbage: list[tuple[float, Path]] = []
+        self._unmergeable: set[HomeEntry] = set()
         self._retired: dict[int, float] = {}  # sealed hot files, and since when
 
     async def rotate(self, now_ms: int) -> None:
@@ -58,23 +59,57 @@ class Upkeep:
             old = await self._writer.rotate(fresh)
             await self._in_thread(old.checkpoint)
 
+    async def replace(self, hot: HotFile, why: str, now_ms: int) -> None:
+        """Set a damaged hot file aside; commits go to a new one at once."""
+        async with self._lock:
+            if hot.number not in self._files.hot:
+                return
+            if self._writer.hot is hot:
+                self._writer.replace(await self._in_thread(self._files.begin_hot, now_ms))
+            await self._in_thread(self._files.set_aside, hot.number, why)
+
     async def seal(self, now_ms: int) -> int:
-        """Move all events of closed hot files into homes; return how many files were finished."""
+        """Move all events of closed hot files into homes; return how many files were finished.
+
+        What is damaged is set aside and told of in `Files.troubles`; the rest goes on.
+        """
         async with self._lock:
             finished = 0
             for number, hot in sorted(self._files.hot.items()):
                 if self._files.entries[number].state == "closed":
-                    await self._seal_file(hot, now_ms)
+                    try:
+                        await self._seal_file(hot, now_ms)
+                    except ShardCorrupt as error:
+                        await self._in_thread(self._files.set_aside, number, str(error))
                     finished += 1
             return finished
 
     async def merge(self, now_ms: int) -> int:
         """Rewrite homes whose month is over as one run; return how many."""
         async with self._lock:
-            due = [entry for entry in self._files.homes.values() if _merge_due(entry, now_ms)]
+            due = [
+                entry
+                for entry in self._files.homes.values()
+                if _merge_due(entry, now_ms) and entry not in self._unmergeable
+            ]
+            merged = 0
             for entry in due:
-                await self._merge_home(entry, now_ms)
-            return len(due)
+                try:
+                    await self._merge_home(entry, now_ms)
+                    merged += 1
+                except (ShardCorrupt, *READ_ERRORS) as error:
+                    self._note_unmergeable(entry, error)
+            return merged
+
+    def _note_unmergeable(self, entry: HomeEntry, error: Exception) -> None:
+        # Its sound packs are served as they are.
+        if not isinstance(error, ShardCorrupt):
+            told = storage_error(error, home_path(self._files.directory, entry.home, entry.version))
+            if not isinstance(told, ShardCorrupt):
+                raise told from error
+            error = told
+        self._unmergeable.add(entry)
+        self._files.troubles.append(f"{entry.home.path} cannot be merged: {error}")
 
     async def unlink_expired(self, now_ms: int) -> int:
         """Remove the files of which every event has expired; return how many."""
@@ -115,6 +150,11 @@ class Upkeep:
         await self._in_thread(unlink, path)
 
     @property
+    def busy(self) -> bool:
+        """Whether something is being done: what is asked for now has to wait."""
+        return self._lock.locked()
+
+    @property
     def held(self) -> bool:
         """Whether files that are out of view are still there, because somebody needs them."""
         sealed = any(entry.state == "sealed" for entry in self._files.entries.values())
@@ -142,26 +182,31 @@ class Upkeep:
             for entry in self._files.homes.values()
         ]
         for path in paths:
-            await self._in_thread(_verify, path, report)
+            await self._in_thread(verify_file, path, report)
             progress(report)
         return report
 
     async def _seal_file(self, hot: HotFile, now_ms: int) -> None:
-        done = False
+        files, done, damaged = self._files, False, ""
         while not done:
-            files = self._files
             entry = files.entries[hot.number]
-            sealed = await self._in_thread(
-                partial(self._sealer.step, hot, entry, now_ms, files.hidden)
-            )
-            done = sealed.done
+            step = partial(self._sealer.step, hot, entry, now_ms, files.hidden)
+            try:
+                sealed = await self._in_thread(step)
+            except HomeDamaged as error:
+                await self._in_thread(files.set_aside_home, error.entry, error.why)
+                continue
+            done, damaged = sealed.done, sealed.damaged or damaged
             # In one go, with no await between: a view shows each event once.
             files.run = sealed.run
             files.homes.update({home.home: home for home in sealed.homes})
             files.entries[hot.number] = msgspec.structs.replace(
                 entry, sealed_upto=sealed.upto, state="sealed" if done else "closed"
             )
-        await self._in_thread(self._files.manifest.mark_hot, hot.number, "sealed")
+        if damaged:
+            await self._in_thread(files.set_aside, hot.number, f"only {damaged}")
+            return
+        await self._in_thread(files.manifest.mark_hot, hot.number, "sealed")
         self._retired[hot.number] = trio.current_time()
 
     async def _merge_home(self, entry: HomeEntry, now_ms: int) -> None:
@@ -185,7 +230,8 @@ def _finish(steps: Iterator[Any]) -> None:
         pass
 
 
-def _verify(path: Path, report: Report) -> None:
+def verify_file(path: Path, report: Report) -> None:
+    """Check every pack of a file, and note what is damaged."""
     report.files += 1
     try:
         connection = open_reader(path)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from math import floor
+from collections.abc import Awaitable, Callable
+from math import floor, inf
 from typing import Any
 
 import numpy as np
@@ -21,9 +21,12 @@ from mlc_broker.store.hot import Committed, HotFile
 from mlc_broker.store.ids import Hasher, Ids, as_hashes
 from mlc_broker.store.lines import Line, LineWriter, encode_lines
 from mlc_broker.store.pack import FRAME_EVENTS, Pack, pack_of
+from mlc_broker.store.schema import READ_ERRORS
 
 InThread = Callable[..., Any]
 STOPPING = Receipt(Outcome.RETRY, "stopping", "the daemon is stopping")
+DAMAGED = Receipt(Outcome.RETRY, "corrupt", "the hot file is damaged; a new one has been begun")
+PROBE_SECONDS = 1.0  # after a failed commit, with no other on its way
 IDS_FULL = Receipt(Outcome.RETRY, "overload", "no memory is left for the ids of the window")
 
 
@@ -57,6 +60,7 @@ class Writer:
         self._on_commit = on_commit
         self._events_max = commit_events_max
         self._seconds_max = commit_seconds_max
+        self.on_corrupt: Callable[[HotFile, str], Awaitable[None]] = _leave_it
         self._closed = False
         self._wake = trio.Event()
         self._room = trio.Event()
@@ -110,6 +114,16 @@ class Writer:
             await last.done.wait()
         return old
 
+    def replace(self, fresh: HotFile) -> None:
+        """Let all further events go to `fresh`; those for the old file, which is damaged: `retry`."""
+        lost = self._making
+        self.hot = fresh
+        self._making = self._new_group(fresh)
+        lost.settle(DAMAGED, DAMAGED)
+        for h in lost.hashes:
+            self.pending.pop(h, None)
+        self._let_in()
+
     # --- gathering ---
 
     def _admit(self, batch: Batch) -> set[Group]:
@@ -148,7 +162,10 @@ class Writer:
             if self._closed:
                 return None
             self._wake = trio.Event()
-            await self._wake.wait()
+            with trio.move_on_after(PROBE_SECONDS if self.trouble else inf) as waited:
+                await self._wake.wait()
+            if waited.cancelled_caught:
+                await self._probe()
         if self._waiting:
             return self._waiting.popleft()
         await self._linger()
@@ -177,6 +194,7 @@ class Writer:
 
     async def _commit(self, group: Group) -> None:
         hot, hashes = group.hot, group.hashes
+        damage = ""
         known = self.ids.known(hashes)
         if any(known):
             group = group.without(known)
@@ -191,6 +209,7 @@ class Writer:
                 self._succeed(group, *await self._in_thread(group.write, words, word0))
         except StoreError as error:
             self._fail(group, error)
+            damage = str(error) if isinstance(error, ShardCorrupt) else ""
         except Exception as error:  # the guard around a commit (ARCHITECTURE.md)
             if group.done.is_set():
                 raise  # the commit stood; what broke was told about it
@@ -199,6 +218,28 @@ class Writer:
         finally:
             for h in hashes:
                 self.pending.pop(h, None)
+        if damage:
+            await self._set_aside(hot, damage)
+
+    async def _probe(self) -> None:
+        # Who was told that we are not ready sends nothing: so nothing would tell that it is over.
+        hot = self.hot
+        try:
+            await self._in_thread(hot.probe)
+        except ShardCorrupt as error:
+            await self._set_aside(hot, str(error))
+        except StoreError as error:
+            self.trouble = f"{error} {error.hint}".strip()
+        else:
+            self.trouble = ""
+
+    async def _set_aside(self, hot: HotFile, why: str) -> None:
+        try:
+            await self.on_corrupt(hot, why)
+        except (StoreError, OSError, *READ_ERRORS) as error:  # the next commit tries again
+            self.trouble = f"a new hot file cannot be begun: {error}"
+        else:
+            self.trouble = ""
 
     def _succeed(self, group: Group, pack: Pack, rows: Rows, sequence: int) -> None:
         crash_point("append.before_ack")
@@ -213,9 +254,9 @@ class Writer:
 
     def _fail(self, group: Group, error: StoreError) -> None:
         self.failures += 1
-        self.trouble = str(error)
+        self.trouble = f"{error} {error.hint}".strip()
         reason = "corrupt" if isinstance(error, ShardCorrupt) else "storage"
-        receipt = Receipt(Outcome.RETRY, reason, f"{error} {error.hint}".strip())
+        receipt = Receipt(Outcome.RETRY, reason, self.trouble)
         group.settle(receipt, receipt)
 
     def _give_up(self) -> None:
@@ -226,6 +267,10 @@ class Writer:
             group.settle(STOPPING, STOPPING)
         self.pending.clear()
         self._let_in()
+
+
+async def _leave_it(_: HotFile, __: str) -> None:
+    """For a writer that stands alone."""
 
 
 class Group:
