@@ -231,9 +231,10 @@ def _follow(connection: Any, key: bytes, head: Head | None, verdict: Verdict) ->
         if number != expected:
             verdict.faults.append(f"entries {expected} to {number - 1} are missing")
             expected = number
-        if not hmac.compare_digest(bytes(told), seal_of(key, seal, number, body)):
+        told, body = _bytes(told), _bytes(body)
+        if not hmac.compare_digest(told, seal_of(key, seal, number, body)):
             verdict.faults.append(f"entry {number} does not fit the one before it")
-        seal = bytes(told)
+        seal = told
         met = met or (head is not None and (number, seal) == (head.number, head.seal))
         verdict.entries += 1
         verdict.head = f"{number}:{seal.hex()}"
@@ -243,6 +244,10 @@ def _follow(connection: Any, key: bytes, head: Head | None, verdict: Verdict) ->
         verdict.faults.append(
             f"the log once went to entry {head.number}; it ends at {expected}, or that entry differs"
         )
+
+
+def _bytes(value: Any) -> bytes:
+    return value if isinstance(value, bytes) else repr(value).encode()  # somebody was at it
 
 
 def _question(wanted: Wanted) -> tuple[str, list[Any]]:

@@ -15,7 +15,7 @@ from mlc_broker.store.view import FileView, HotView
 
 PROGRESS_STEPS = 20_000  # of SQLite's machine, between two looks at the clock
 CACHE_KIB = 512  # of pages, a connection
-_INTERRUPT, _CANTOPEN, _IOERR = 9, 14, 10
+_ERROR, _INTERRUPT, _IOERR, _CANTOPEN = 1, 9, 10, 14
 
 
 class Until(Protocol):
@@ -145,6 +145,11 @@ def is_interrupted(error: Exception) -> bool:
 def is_gone(error: Exception) -> bool:
     """Whether the file could not be opened or read: it may have been unlinked."""
     return _code(error) in (_CANTOPEN, _IOERR)
+
+
+def is_senseless(error: Exception) -> bool:
+    """Whether the file is one of SQLite's, but not what we wrote: a table is missing."""
+    return _code(error) == _ERROR
 
 
 def _code(error: Exception) -> int:

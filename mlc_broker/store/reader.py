@@ -19,7 +19,13 @@ from numpy.typing import NDArray
 
 from mlc_broker.model.errors import ShardCorrupt, Unavailable
 from mlc_broker.store.columns import Rows
-from mlc_broker.store.connections import Connections, PooledWords, is_gone, is_interrupted
+from mlc_broker.store.connections import (
+    Connections,
+    PooledWords,
+    is_gone,
+    is_interrupted,
+    is_senseless,
+)
 from mlc_broker.store.hot import storage_error
 from mlc_broker.store.packcache import OpenPack, PackCache
 from mlc_broker.store.schema import sqlite3
@@ -132,7 +138,7 @@ class Reader:
                 opened = self._open(view, ref, deadline, keep=False)
                 if opened is None:
                     continue
-                mask = select(opened.rows, words, wanted)
+                mask = self._mask(view, words, opened, wanted, deadline)
                 if mask.all():
                     yield Piece(opened.rows, words, opened.body())
                 elif mask.any():
@@ -155,7 +161,7 @@ class Reader:
                     continue
                 words = PooledWords(self.connections, view)
                 mask = _any_of(opened.pack.hashes(), hashes)
-                mask &= select(opened.rows, words, wanted)
+                mask &= self._mask(view, words, opened, wanted, deadline)
                 if mask.any():
                     return opened.lines([int(np.flatnonzero(mask)[0])])[0]
         return None
@@ -174,7 +180,21 @@ class Reader:
     def _offer(self, walk: _Walk, best: _Newest, wanted: Selection, deadline: Deadline) -> None:
         opened = self._open(walk.view, walk.ref, deadline)
         if opened is not None:
-            best.offer(opened, select(opened.rows, walk.words, wanted))
+            best.offer(opened, self._mask(walk.view, walk.words, opened, wanted, deadline))
+
+    def _mask(
+        self,
+        view: FileView,
+        words: PooledWords,
+        opened: OpenPack,
+        wanted: Selection,
+        deadline: Deadline,
+    ) -> NDArray[np.bool_]:
+        try:
+            return select(opened.rows, words, wanted)
+        except (sqlite3.Error, ValueError) as error:  # the file's dictionary
+            self._pass_over(view.path, error, deadline)
+            return np.zeros(len(opened.rows), np.bool_)
 
     def _refs(
         self, view: FileView, words: Words, wanted: Selection, deadline: Deadline
@@ -185,7 +205,7 @@ class Reader:
         try:
             with self.connections.borrow(view.path, deadline) as connection:
                 refs = view.find(connection, words, wanted)
-        except (sqlite3.Error, ShardCorrupt) as error:
+        except (sqlite3.Error, ValueError) as error:
             self._pass_over(view.path, error, deadline)
             return
         yield from refs
@@ -229,7 +249,7 @@ class Reader:
             if is_gone(error) and not path.exists():
                 raise ViewGone(path.name) from error
             told = storage_error(error, path)
-            if not isinstance(told, ShardCorrupt):
+            if not isinstance(told, ShardCorrupt) and not is_senseless(error):
                 raise Unavailable(f"A file cannot be read now: {told}") from error
         place = path.name if pack is None else f"{path.parent.name}/{path.name} pack {pack}"
         self.note(place, error)
@@ -278,16 +298,15 @@ class _Newest:
 
     def offer(self, opened: OpenPack, mask: NDArray[np.bool_]) -> None:
         """Take what is newer than what there is."""
-        times = opened.rows["ts"]
+        times, hashes = opened.rows["ts"], opened.pack.hashes()
         mask = mask & (times >= self.threshold)
         if self._before is not None:
-            mask &= times <= self._before.ts
+            mask &= _behind(times, hashes, self._before)
         positions = np.flatnonzero(mask)
         if len(positions) > 2 * self._limit:  # nothing older than the limit-th of these can count
             some = times[positions]
             edge = np.partition(some, len(some) - self._limit)[len(some) - self._limit]
             positions = positions[some >= edge]
-        hashes = opened.pack.hashes()
         chosen = zip(
             times[positions].tolist(),
             hashes[positions, 0].tolist(),
@@ -312,13 +331,20 @@ class _Newest:
         return [Found(position, lines[id(opened), at]) for position, _, opened, at in ordered]
 
     def _take(self, position: Position, opened: OpenPack, at: int) -> None:
-        if self._before is not None and position >= self._before:
-            return
         item = (position, next(_COUNT), opened, at)
         if len(self._heap) < self._limit:
             heappush(self._heap, item)
         else:
             heappushpop(self._heap, item)
+
+
+def _behind(
+    times: NDArray[np.int64], hashes: NDArray[np.uint64], before: Position
+) -> NDArray[np.bool_]:
+    low, high = np.uint64(before.low), np.uint64(before.high)
+    tied = (hashes[:, 0] < low) | ((hashes[:, 0] == low) & (hashes[:, 1] < high))
+    behind: NDArray[np.bool_] = (times < before.ts) | ((times == before.ts) & tied)
+    return behind
 
 
 def _newest_of(entries: NDArray[Any]) -> Iterator[PackRef]:
