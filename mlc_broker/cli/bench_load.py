@@ -8,6 +8,7 @@ it was the bottleneck, and the figures are a floor.
 
 from __future__ import annotations
 
+import os
 import re
 import selectors
 import socket
@@ -126,7 +127,7 @@ class Generator:
             plan.events_each,
             max(1, plan.pages * 100 // (plan.events_each * 64 if plan.events_each == 1 else 100)),
             path=plan.path,
-            bearer=plan.bearer,
+            bearer=_inbox() if plan.protocol == "nats" else plan.bearer,
             shape=plan.shape,
             seed=plan.seed,
         )
@@ -141,7 +142,9 @@ class Generator:
         """Do it all; return the result."""
         plan = self._plan
         self._page.renew()
-        self._lines = [Line(plan) for _ in range(plan.connections)]
+        # NATS puts the place of the answers into each message: one connection carries them all.
+        connections = 1 if plan.protocol == "nats" else plan.connections
+        self._lines = [Line(plan) for _ in range(connections)]
         for line in self._lines:
             self._selector.register(line.socket, selectors.EVENT_READ, line)
         self._begun = time.perf_counter() + plan.warm_seconds
@@ -260,7 +263,9 @@ class Line:
     def __init__(self, plan: Plan) -> None:
         self.open: deque[tuple[float, int]] = deque()
         self.backlog = b""
-        self.window = 1 if plan.protocol == "http" else plan.window
+        self.window = {"http": 1, "nats": plan.window * plan.connections}.get(
+            plan.protocol, plan.window
+        )
         self.socket = socket.create_connection(plan.address, HANDSHAKE_SECONDS_MAX)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._plan = plan
@@ -275,7 +280,7 @@ class Line:
             self._upgrade()
         elif plan.protocol == "nats":
             self.socket.sendall(
-                b'CONNECT {"verbose":false,"headers":true}\r\nSUB _INBOX.bench 1\r\n'
+                f'CONNECT {{"verbose":false,"headers":true}}\r\nSUB {_inbox()} 1\r\n'.encode()
             )
         self.socket.setblocking(False)
 
@@ -374,6 +379,11 @@ class Line:
             elif line == b"PING":
                 self.socket.send(b"PONG\r\n")
         return whole
+
+
+def _inbox() -> str:
+    """Return where NATS answers this process, and no earlier one."""
+    return f"_INBOX.{os.getpid()}"
 
 
 def _load(line: Line) -> int:

@@ -77,7 +77,10 @@ def pages(
     now: datetime | None = None,
     seed: int = 1,
 ) -> list[Page]:
-    """Return `count` pages of messages of `events_each` events, all of one school."""
+    """Return `count` pages of messages of `events_each` events, all of one school.
+
+    `bearer` is the Authorization header of HTTP, or the subject that NATS answers to.
+    """
     chance = Random(seed)  # noqa: S311 (made-up events, no secrets)
     moment = now or datetime.now(UTC)
     made = []
@@ -176,14 +179,14 @@ def _message(protocol: Protocol, events: list[dict[str, Any]], path: str, bearer
             )
             return head.encode() + body
         case "nats":
-            return b"".join(map(_publication, events))
+            return b"".join(_publication(event, bearer) for event in events)
 
 
-def _publication(event: dict[str, Any]) -> bytes:
+def _publication(event: dict[str, Any], inbox: str) -> bytes:
     head = b"NATS/1.0\r\nNats-Msg-Id: " + PLACE + b"\r\n\r\n"
     body = msgspec.json.encode(event)
     sizes = f"{len(head)} {len(head) + len(body)}"
-    return f"HPUB events.school _INBOX.bench {sizes}\r\n".encode() + head + body + b"\r\n"
+    return f"HPUB events.school {inbox} {sizes}\r\n".encode() + head + body + b"\r\n"
 
 
 def _statement(event: dict[str, Any]) -> dict[str, Any]:
