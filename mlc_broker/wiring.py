@@ -216,28 +216,36 @@ def server_name() -> str:
     return f"mlc-broker/{__version__}"
 
 
-def category_of(catalog: Catalog) -> Callable[[str], str | None]:
-    """Return the category of an event type by any of its names."""
+def category_of(catalog: Catalog | Callable[[], Catalog]) -> Callable[[str], str | None]:
+    """Return what tells the category of an event type by any of its names.
+
+    Given a function, the catalog in force at that time is asked: a reload may bring new types.
+    """
 
     def category(event_type: str) -> str | None:
-        kind = catalog.resolve(event_type)
+        kind = (catalog if isinstance(catalog, Catalog) else catalog()).resolve(event_type)
         return None if kind is None else kind.category
 
     return category
 
 
 class Schemas:
-    """The catalog as the edge shows it; the documents are made once."""
+    """The catalog in force as the edge shows it; the documents are made once a catalog."""
 
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
-        self._schemas = catalog.schemas()
+    def __init__(self, catalog: Callable[[], Catalog]) -> None:
+        self._now = catalog
+        self._catalog = catalog()
+        self._schemas = self._catalog.schemas()
 
     def schemas(self) -> Mapping[str, dict[str, Any]]:
         """Return the schema of every registered type."""
+        if self._now() is not self._catalog:
+            self._catalog = self._now()
+            self._schemas = self._catalog.schemas()
         return self._schemas
 
     def schema(self, event_type: str) -> dict[str, Any] | None:
         """Return the schema of one type, by any of its names."""
+        schemas = self.schemas()
         kind = self._catalog.resolve(event_type)
-        return None if kind is None else self._schemas[kind.name]
+        return None if kind is None else schemas[kind.name]

@@ -36,7 +36,9 @@ class Admission:
         event_ids = submission.event_ids
         if event_ids is None:
             event_ids = [event.event_id for event in submission.events if isinstance(event, Event)]
-        return Batch(origin, events, event_ids)
+        batch = Batch(origin, events, event_ids)
+        batch.originals = submission.originals
+        return batch
 
     def _stamped(
         self, events: Sequence[Event | Reject], principal: Principal, facts: Facts

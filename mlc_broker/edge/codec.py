@@ -102,6 +102,7 @@ def read_each(
     check_count(len(raws), limits)
     events: list[Event | Reject] = []
     event_ids: list[str | None] = []
+    originals: dict[int, bytes] = {}
     for index, raw in enumerate(raws):
         if rejects and index in rejects:
             event: Event | Reject
@@ -109,9 +110,11 @@ def read_each(
         else:
             event = read_event(raw, limits, suspect=suspect)
             event_id = event.event_id if isinstance(event, Event) else _event_id(raw)
+        if isinstance(event, Reject):
+            originals[index] = bytes(raw)[: limits.event_bytes_max]
         events.append(event)
         event_ids.append(event_id)
-    return Submission(events, event_ids)
+    return Submission(events, event_ids, originals=originals)
 
 
 def read_event(raw: Raw | bytes, limits: WireLimits, *, suspect: bool = False) -> Event | Reject:

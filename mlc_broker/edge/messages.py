@@ -113,6 +113,7 @@ class Submission(Struct):
     event_ids: list[str | None] | None = None  # None: every event was read
     sent_at: datetime | None = None
     receipts_all: bool = False
+    originals: dict[int, bytes] = {}  # what was no event, as it came: for the quarantine
 
 
 class Publish(Struct):

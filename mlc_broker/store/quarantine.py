@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import wraps
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import msgspec
@@ -88,6 +90,17 @@ class _Sealed(Struct, omit_defaults=True):
     original: str | None = None
 
 
+def _alone(method: Callable[..., Any]) -> Callable[..., Any]:
+    """One thread at a time: the connection is one."""
+
+    @wraps(method)
+    def locked(self: QuarantineFile, *args: Any, **named: Any) -> Any:
+        with self._lock:
+            return method(self, *args, **named)
+
+    return locked
+
+
 class QuarantineFile:
     """The file `quarantine.db`: bounded, sealed, one writing connection. Sync, thread-side."""
 
@@ -97,11 +110,13 @@ class QuarantineFile:
         self._db.conn.execute("PRAGMA synchronous=FULL")
         self._db.conn.execute("PRAGMA secure_delete=ON")
         migrations.apply(self._db)
+        self._lock = RLock()  # pages, commands and the pipeline come from different threads
         self._aead = AESGCM(key)
         self._build, self._bytes_max = build, bytes_max
         found = self._db.execute("SELECT coalesce(sum(bytes), 0) FROM kept").fetchone()
         self.bytes: int = found[0]
 
+    @_alone
     def add(self, rows: Sequence[tuple[datetime, Receipt, str, _Sealed]]) -> None:
         """Seal and commit; the oldest go when `bytes_max` is passed."""
         with self._db.atomic():
@@ -125,6 +140,13 @@ class QuarantineFile:
             while self.bytes > self._bytes_max:
                 self._forget_oldest()
 
+    @_alone
+    def last_id(self) -> int:
+        """Return the number of the newest entry; 0: there is none."""
+        newest: int = self._db.execute("SELECT coalesce(max(id), 0) FROM kept").fetchone()[0]
+        return newest
+
+    @_alone
     def causes(self) -> list[Cause]:
         """Return what is kept, grouped by cause, the most frequent first."""
         rows = self._db.execute(
@@ -147,19 +169,24 @@ class QuarantineFile:
             for row in rows
         ]
 
+    @_alone
     def read(
-        self, *, outcome: Outcome | None = None, reason: str | None = None, limit: int = 1000
-    ) -> Iterator[Kept]:
-        """Yield what is kept, oldest first, unsealed."""
+        self,
+        *,
+        outcome: Outcome | None = None,
+        reason: str | None = None,
+        limit: int = 1000,
+        after: int = 0,
+    ) -> list[Kept]:
+        """Return what is kept behind row `after`, oldest first, unsealed."""
         rows = self._db.execute(
             "SELECT id, at, outcome, reason, build, sealed FROM kept"
-            " WHERE (?1 IS NULL OR outcome = ?1) AND (?2 IS NULL OR reason = ?2)"
+            " WHERE (?1 IS NULL OR outcome = ?1) AND (?2 IS NULL OR reason = ?2) AND id > ?4"
             " ORDER BY id LIMIT ?3",
-            (outcome.value if outcome else None, reason, limit),
+            (outcome.value if outcome else None, reason, limit, after),
         ).fetchall()
-        for row in rows:
-            content = self._unseal(row[5])
-            yield Kept(
+        return [
+            Kept(
                 id=row[0],
                 at=_moment(row[1]),
                 outcome=Outcome(row[2]),
@@ -170,7 +197,40 @@ class QuarantineFile:
                 event=content.event,
                 original=content.original,
             )
+            for row in rows
+            for content in (self._unseal(row[5]),)
+        ]
 
+    @_alone
+    def forget_person(self, organization_id: str, user_id: str) -> int:
+        """Remove every event of the person, or that names them; return how many.
+
+        All is unsealed for it: what was refused at the gate is looked through as text.
+        """
+        gone = []
+        for content, key in self._each():
+            event = content.event
+            if content.organization_id not in (None, organization_id):
+                continue
+            told = msgspec.json.encode(event).decode() if event is not None else content.original
+            if user_id in (told or ""):
+                gone.append(key)
+        self.remove(gone)
+        return len(gone)
+
+    def _each(self) -> Iterator[tuple[_Sealed, int]]:
+        last = 0
+        while True:
+            rows = self._db.execute(
+                "SELECT id, sealed FROM kept WHERE id > ? ORDER BY id LIMIT 500", (last,)
+            ).fetchall()
+            if not rows:
+                return
+            for key, sealed in rows:
+                yield self._unseal(sealed), key
+            last = rows[-1][0]
+
+    @_alone
     def remove(self, ids: Sequence[int]) -> None:
         """Forget these: they were stored after all, or must be forgotten."""
         with self._db.atomic():
@@ -181,6 +241,7 @@ class QuarantineFile:
         self._recount()
         self._db.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
+    @_alone
     def purge(self, now: datetime) -> int:
         """Forget what is older than its time; return how many."""
         with self._db.atomic():
@@ -192,8 +253,10 @@ class QuarantineFile:
                     (before, outcome.value if outcome else None),
                 ).rowcount
         self._recount()
+        self._db.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return gone
 
+    @_alone
     def close(self) -> None:
         """Let the file go."""
         self._db.close()
@@ -235,8 +298,10 @@ class Quarantine:
         clock: Clock,
         in_thread: InThread = trio.to_thread.run_sync,
         waiting_max: int = 10_000,
+        known_type: Callable[[str], bool] = lambda _: True,
     ) -> None:
         self.file = file
+        self._known_type = known_type  # what a sender calls a type may hold anything: it is sealed
         self.unkept = 0  # rejected events that were too many to keep
         self._clock, self._in_thread = clock, in_thread
         self._waiting_max = waiting_max
@@ -247,7 +312,7 @@ class Quarantine:
         """Keep these and the batch's `originals`: rejected ones soon, quarantined ones now."""
         now = self._clock.now()
         rows = [
-            (now, receipt, event.event_type[:64], _content(event, receipt))
+            (now, receipt, self._shown(event.event_type), _content(event, receipt))
             for event, receipt in refused
         ]
         organization_id = batch.origin.principal.organization_id
@@ -263,6 +328,9 @@ class Quarantine:
             return await self._write(rows)
         self._waiting += rows[:room]
         return True
+
+    def _shown(self, event_type: str) -> str:
+        return event_type[:64] if self._known_type(event_type) else ""
 
     async def flush(self) -> bool:
         """Write what waits; called every second and at the end."""

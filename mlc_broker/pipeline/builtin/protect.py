@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
@@ -29,6 +30,7 @@ from mlc_broker.pipeline.builtin.personal import (
 from mlc_broker.pipeline.processor import Processor, Stage, Tools
 
 _CACHED_MAX = 4096  # contexts, and devices: they repeat
+_ANONYMOUS = re.compile(r"anon_[0-9a-f]{32}")
 _SAME = Raw(b"null")  # no part of an event: says that there was nothing to take
 
 
@@ -72,6 +74,8 @@ class Protect(Processor):
             if not roster.collects(organization_id, user_id, category):
                 return Drop("consent")
         child = self._is_unconsented_child(event)
+        if event.privacy_level == "pii" and user_id is not None and _ANONYMOUS.fullmatch(user_id):
+            return self._clean(event, strict=True)  # replayed: it has been here before
         if event.privacy_level == "pii":
             return Drop("coppa") if child else self._anonymous(event)
         return self._clean(event, strict=child)

@@ -83,7 +83,7 @@ async def test_a_denied_key_is_known_in_any_spelling(spelling: str) -> None:
         "ann.canary@example.org",
         "write to ann.canary@example.org, please",
         "ann.canary%40example.org",
-        "ann.canary＠example.org",  # noqa: RUF001 (full width)
+        "ann.canary＠example.org",
         "+14155550canary".replace("canary", "132"),
         "call (415) 555-0132",
         "415-555-0132",
@@ -99,7 +99,7 @@ async def test_a_denied_key_is_known_in_any_spelling(spelling: str) -> None:
 async def test_no_string_holds_an_address_a_number_or_a_blob(
     text: str, facts: Facts, place: str
 ) -> None:
-    if place == "game_id" and "@" not in text and "%40" not in text and "＠" not in text:  # noqa: RUF001
+    if place == "game_id" and "@" not in text and "%40" not in text and "＠" not in text:
         return  # ids are short words without blanks: only e-mail addresses are looked for
     event = make_event("game_launch", properties={place: text}, context={"correlation_id": text})
     stored = said(await through(event, facts))
@@ -110,8 +110,7 @@ async def test_no_string_holds_an_address_a_number_or_a_blob(
 
 @pytest.mark.parametrize(
     "text",
-    ["G-01542-quiz", "2025-01-27", "120.0.6099.129", "550e8400-e29b-41d4-a716-446655440000"]
-    + ["1737988245123", "1000-2000", "1920x1080", "America/New_York", "evt_1234567890abcdef"],
+    ["G-01542-quiz", "2025-01-27", "120.0.6099.129", "550e8400-e29b-41d4-a716-446655440000", "1737988245123", "1000-2000", "1920x1080", "America/New_York", "evt_1234567890abcdef"],
 )
 async def test_what_is_no_number_of_a_person_is_left_alone(text: str) -> None:
     event = make_event(properties=GAME | {"own": text})
@@ -214,7 +213,7 @@ def test_whatever_a_child_sends_nothing_of_it_identifies(
     event = make_event(
         event_type, properties=GAME | properties, context=context, device_info=device
     )
-    verdict = protect()._protect(event.but(facts=facts, privacy_level=level))  # noqa: SLF001
+    verdict = protect()._protect(event.but(facts=facts, privacy_level=level))
     if level == "pii":
         assert verdict == Drop("coppa")
         return
@@ -232,7 +231,7 @@ def test_whatever_an_older_pupil_sends_holds_no_address(
 ) -> None:
     event = make_event(properties=GAME | properties, context=context)
     for level in ("standard", "pii"):
-        verdict = protect()._protect(event.but(facts=facts, privacy_level=level))  # noqa: SLF001
+        verdict = protect()._protect(event.but(facts=facts, privacy_level=level))
         text = said(verdict)  # type: ignore[arg-type]
         assert "@" not in text
         assert "5550132" not in text
