@@ -17,12 +17,14 @@ from mlc_broker import wiring
 from mlc_broker._version import __version__
 from mlc_broker.caring import Caring
 from mlc_broker.config import Config, load
+from mlc_broker.counting import Counting
 from mlc_broker.edge import masking, sockets
 from mlc_broker.edge.admission import Admission
 from mlc_broker.edge.conversation import Conversations, Talk
 from mlc_broker.edge.house import House
 from mlc_broker.edge.http.app import Wing, make_app
 from mlc_broker.edge.http.people import people_wing
+from mlc_broker.edge.http.quarantine import quarantine_wing
 from mlc_broker.edge.keys import KeyBook, load_pepper
 from mlc_broker.edge.server import quiet_libraries, serve_http
 from mlc_broker.edge.websocket import serve_websocket
@@ -43,6 +45,7 @@ from mlc_broker.store.receipts import ReceiptBook
 from mlc_broker.store.roster import Roster
 from mlc_broker.store.store import Store
 from mlc_broker.telling import Telling, WhatBecameOf
+from mlc_broker.ward import Ward
 
 if TYPE_CHECKING:
     from mlc_broker.dev import Guests
@@ -98,7 +101,7 @@ class Broker:
         quiet_libraries()
         self.store = await Store.open(
             config.data_path,
-            categories=wiring.category_of(self.catalog),
+            categories=wiring.category_of(lambda: self.catalog),
             limits=wiring.store_limits(config),
             clock=clock,
             durability=config.storage.durability,
@@ -125,6 +128,7 @@ class Broker:
                 bytes_max=config.storage.quarantine_bytes_max,
             ),
             clock=clock,
+            known_type=lambda name: self.catalog.resolve(name) is not None,
         )
         stack.callback(self.quarantine.file.close)
         self.hasher = Hasher(self.store.files.manifest.secret("ids"))
@@ -152,8 +156,28 @@ class Broker:
             dev=self._dev,
         )
         self.showing.live.access_log = self.telling.audit
+        self.counting = Counting(
+            config,
+            self.store,
+            self.roster,
+            lambda: self.catalog,
+            clock,
+            telemetry=self.telemetry,
+            audit=self.telling.audit,
+            steps=lambda: self.pipeline.actors,
+        )
+        await self.counting.open()
+        stack.push_async_callback(self.counting.rollups.close)
+        self.showing.live.watcher = self.counting.watching
+        self.caring.erasure.places.append(("metrics", self.counting))
         # Whoever wants to hear of commits stands in this list.
-        self.store.on_commit = Fan([self.showing.flow.committed, self.showing.live.committed])
+        self.store.on_commit = Fan(
+            [
+                self.counting.rollups.note,
+                self.showing.flow.committed,
+                self.showing.live.committed,
+            ]
+        )
         self._build()
         await self.pipeline.open()
 
@@ -176,7 +200,9 @@ class Broker:
             on_derived=self._count,
         )
         self.extending.answer(lambda: self.pipeline.actors, lambda: self.tools, self.reload)
-        self.admission = Admission(wiring.category_of(self.catalog), self.clock)
+        self.admission = Admission(wiring.category_of(lambda: self.catalog), self.clock)
+        self.ward = Ward(self.config, self.quarantine, self.submit, self.admission)
+        self.caring.erasure.places.append(("quarantine", self.quarantine.file))
         self.limiter = wiring.limiter_of(self.config)
         self.conversations = Conversations(
             Talk(
@@ -203,6 +229,7 @@ class Broker:
             "erasure": self.caring.erasure.run,
             "conversations": self.conversations.run,
             "live": self.showing.live.run,
+            "rollups": self.counting.rollups.run,
             "telemetry": self.telemetry.probe_loop,
             "control": self.extending.control.run,
         }
@@ -256,11 +283,11 @@ class Broker:
             credentials=self.credentials,
             admission=self.admission,
             clock=self.clock,
-            schemas=wiring.Schemas(self.catalog),
+            schemas=wiring.Schemas(lambda: self.catalog),
             receipts=WhatBecameOf(self.telling.queries, self.roster, self.receipts),
             hierarchy=self.roster,
             readiness=self.not_ready,
-            health=self.extending.health,
+            health=self.wellbeing,
             version=__version__,
             limits=wiring.wire_limits(self.config),
             limiter=self.limiter,
@@ -273,7 +300,9 @@ class Broker:
         return [
             *self.showing.wings(house, self.stopping, stream_url),
             people_wing(house, self.caring.desk()),
+            quarantine_wing(house, self.ward),
             *self.telling.wings(house, self.catalog),
+            *self.counting.wings(house),
         ]
 
     # --- running ---
@@ -297,10 +326,12 @@ class Broker:
         for (outcome, reason), events in tally.items():
             self.telemetry.settled(outcome, events, reason=reason)
         self.receipts.note(batch, receipts)
+        self.counting.settled(batch, receipts)
 
     def not_ready(self) -> list[str]:
         """Return why events should not be sent now; empty: ready."""
         reasons = list(self.health.troubles)
+        reasons.extend(self.store.not_ready())
         if self.stopping.is_set():
             reasons.append("the daemon is stopping")
         reasons.extend(
@@ -309,6 +340,11 @@ class Broker:
             if actor.health.state == "broken" and actor.on_failure == "hold"
         )
         return reasons
+
+    def wellbeing(self) -> dict[str, Any]:
+        """Return what `/healthz` tells: `degraded` when somebody should look, and at what."""
+        health, troubles = self.extending.health(), [*self.not_ready(), *self.store.troubles]
+        return health | ({"status": "degraded", "troubles": troubles} if troubles else {})
 
     async def reload(self) -> str:
         """Read the configuration anew; a bad one is told and the old one stays in force."""

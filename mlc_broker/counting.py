@@ -1,0 +1,144 @@
+"""The roof over counting: metrics and their cells, joined to the store and to their pages."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import trio
+from prometheus_client.core import CounterMetricFamily, Metric as Family
+from prometheus_client.registry import Collector
+
+from mlc_broker import wiring
+from mlc_broker.config import Config
+from mlc_broker.edge.house import House
+from mlc_broker.edge.http.app import Wing
+from mlc_broker.edge.http.metrics import routes
+from mlc_broker.edge.routes import wing
+from mlc_broker.model.batch import Batch, Receipt
+from mlc_broker.model.catalog import Catalog
+from mlc_broker.model.errors import ConfigError
+from mlc_broker.model.metric import Metrics, load_metrics
+from mlc_broker.model.metrics import STANDARD
+from mlc_broker.query.metrics import MetricBook
+from mlc_broker.query.pseudonyms import Pseudonyms
+from mlc_broker.query.watch import Watching
+from mlc_broker.runtime.clock import Clock
+from mlc_broker.runtime.telemetry import Telemetry
+from mlc_broker.store.audit import AuditLog
+from mlc_broker.store.rollups import Rollups
+from mlc_broker.store.roster import Roster
+from mlc_broker.store.store import Store
+
+ROLLUPS = "rollups.db"
+FOLDER = "metrics"  # beside the configuration: an organization's own declarations
+
+
+class Counting:
+    """What counts. Open it after the store, the roster and the access log; close it before them."""
+
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        roster: Roster,
+        catalog: Callable[[], Catalog],
+        clock: Clock,
+        *,
+        telemetry: Telemetry,
+        audit: AuditLog,
+        steps: Callable[[], Iterable[Any]],
+    ) -> None:
+        """Declare the metrics; raises ConfigError that names the file and the field."""
+        self.metrics = declared(config)
+        self._telemetry, self._catalog, self._store = telemetry, catalog, store
+        self.rollups = Rollups(
+            wiring.data_file(config, ROLLUPS),
+            store,
+            self.metrics,
+            categories=wiring.category_of(catalog),
+            zone_of=lambda organization_id: zone_of(roster, organization_id),
+            clock=clock,
+            hidden=lambda: store.files.hidden,
+        )
+        key = wiring.secret_of(config, config.privacy.pseudonym_key_file)
+        self.book = MetricBook(
+            self.metrics,
+            self.rollups,
+            roster,
+            clock=clock,
+            categories={name: kind.category for name, kind in catalog().types.items()},
+            pseudonym=Pseudonyms(key).of,
+            access_log=audit,
+            minimum_group=config.privacy.minimum_group,
+        )
+        self.watching = Watching(self.book, self.rollups, clock=clock)
+        telemetry.registry.register(_Steps(steps))
+        telemetry.watch_queue("rollups", lambda: float(self.rollups.waiting))
+
+    async def open(self) -> None:
+        """Count what was committed since the last time. Raises StoreError."""
+        await self.rollups.open()
+        kinds = [
+            (name, kind.category, getattr(kind, "group", "") == "Errors")
+            for name, kind in self._catalog().types.items()
+        ]
+        await trio.to_thread.run_sync(self.rollups.note_kinds, kinds)
+        self._store.keep_from = self.rollups.keep_from
+
+    def settled(self, batch: Batch, receipts: Sequence[Receipt]) -> None:
+        """Count what became of what was sent."""
+        counts = Counter((receipt.outcome.value, receipt.reason) for receipt in receipts)
+        organization = batch.origin.principal.organization_id
+        self.rollups.note_receipts(organization, ((*key, n) for key, n in counts.items()))
+
+    def wings(self, house: House) -> list[Wing]:
+        """Return the pages."""
+        pages = routes(self.book, self._telemetry.text)
+        return [(wing("metrics", pages, house), pages)]
+
+    def forget_person(self, organization_id: str, user_id: str) -> int:
+        """Take a person out of every metric; from a thread of trio's."""
+        trio.from_thread.run(self.rollups.forget_person, organization_id, user_id)
+        return 0
+
+
+def declared(config: Config) -> Metrics:
+    """Return the standard metrics and those of the configuration's folder."""
+    folder = config.file.parent / FOLDER
+    if not folder.is_dir():
+        return STANDARD
+    try:
+        return STANDARD.with_metrics(load_metrics(folder))
+    except ValueError as error:
+        raise ConfigError(f"{folder}: {error}") from error
+
+
+def zone_of(roster: Roster, organization_id: str) -> str:
+    """Return an organization's time zone, UTC where it has none that is known."""
+    known = roster.organization(organization_id)
+    name = known.time_zone if known is not None else "UTC"
+    try:
+        return ZoneInfo(name).key
+    except (ZoneInfoNotFoundError, ValueError):
+        return "UTC"
+
+
+class _Steps(Collector):
+    """Each processor's work, asked for when somebody reads the figures."""
+
+    def __init__(self, steps: Callable[[], Iterable[Any]]) -> None:
+        self._steps = steps
+
+    def collect(self) -> Iterable[Family]:
+        """Return seconds, events and failures by processor."""
+        seconds = CounterMetricFamily("mlc_step_seconds", "Time in a processor", labels=["step"])
+        events = CounterMetricFamily("mlc_step_events", "Events it saw", labels=["step"])
+        failures = CounterMetricFamily("mlc_step_failures", "Events it broke on", labels=["step"])
+        for step in self._steps():
+            seconds.add_metric([step.name], step.health.seconds)
+            events.add_metric([step.name], step.health.events)
+            failures.add_metric([step.name], step.health.failures)
+        return [seconds, events, failures]
