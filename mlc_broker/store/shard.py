@@ -25,6 +25,8 @@ OPEN_PACKS_MAX = 256  # while runs are merged: about 200 KB each
 _FIELDS = "run, expires, " + ", ".join(COLUMNS)
 _INSERT = f"INSERT INTO pack({_FIELDS}) VALUES({','.join('?' * (len(COLUMNS) + 2))})"
 _PACK = f"SELECT {', '.join(COLUMNS)} FROM pack WHERE id = ?"
+# Overwritten, not deleted: a code that is given again might still stand in another's row.
+_BLANK = "UPDATE word SET word = char(30) || code, is_set = 0 WHERE code = ?1"
 _QUESTIONS_MAX = 500  # bound values in one statement
 
 
@@ -117,9 +119,13 @@ class Shard:
         return SqlWords(self._db).codes(words)
 
     def drop(self, gone: Gone, code: int) -> int:
-        """Take out events of packs that mention `code`, and leave no trace; return how many."""
+        """Take out events of packs that mention `code`; return how many.
+
+        The word goes too when nothing mentions it any more, and so do the sessions of these events.
+        When `checkpoint` has returned True, no byte of any of it is left in the file or its WAL.
+        """
         keys = self._db.execute("SELECT pack FROM mention WHERE code = ?", (code,)).fetchall()
-        return self._rewrite([key for (key,) in keys], gone)
+        return self._rewrite([key for (key,) in keys], gone, code)
 
     def drop_expired(self, gone: Gone, now_ms: int) -> int:
         """Take out what has expired, and leave no trace; return how many events."""
@@ -132,19 +138,14 @@ class Shard:
     def forget_words(self, words: Iterable[str]) -> None:
         """Take words out of the dictionary that no pack mentions any more."""
         with transaction(self._db):
-            for code in self.codes(words):
-                self._db.execute(
-                    "DELETE FROM word WHERE code = ?1"
-                    " AND NOT EXISTS (SELECT 1 FROM mention WHERE code = ?1)",
-                    (code,),
-                )
+            self._blank_unmentioned(self.codes(words))
 
     def checkpoint(self) -> bool:
         """Fold the WAL into the file, so that what was dropped is gone; False: a reader is there."""
         busy, _, _ = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         return not busy
 
-    def _rewrite(self, keys: Sequence[int], gone: Gone) -> int:
+    def _rewrite(self, keys: Sequence[int], gone: Gone, *codes: int) -> int:
         words, dropped = SqlWords(self._db), 0
         left: set[int] = set()
         sessions: set[int] = set()
@@ -162,9 +163,13 @@ class Shard:
                 if not mask.all():
                     self._put(_picked(part, np.flatnonzero(~mask)), run=run, level=3)
             # A session is one person's: its packs lie together, so it is looked for in these alone.
-            ended = [(code,) for code in sessions - left if code]
-            self._db.executemany("DELETE FROM word WHERE code = ?", ended)
+            self._db.executemany(_BLANK, [(code,) for code in sessions - left if code])
+            self._blank_unmentioned(codes)
         return dropped
+
+    def _blank_unmentioned(self, codes: Iterable[int]) -> None:
+        unless = " AND NOT EXISTS (SELECT 1 FROM mention WHERE code = ?1)"
+        self._db.executemany(_BLANK + unless, [(code,) for code in codes])
 
     def merge_into(self, target: Path, gone: Gone, *, run: int) -> Iterator[int]:
         """Write all that stays into a new file as one run; each step writes one pack.
@@ -176,11 +181,12 @@ class Shard:
         fresh = Shard(target)
         try:
             fresh._db.execute("PRAGMA synchronous=OFF")  # until it is whole, nobody reads it
-            words = self._db.execute("SELECT code, word, is_set FROM word").fetchall()
-            fresh._db.executemany("INSERT INTO word VALUES(?, ?, ?)", words)
+            keys, used = self._sorted_keys(gone)
+            words = self._db.execute("SELECT code, word, is_set FROM word")
+            kept = [row for row in words if row[0] in used]
+            fresh._db.executemany("INSERT INTO word VALUES(?, ?, ?)", kept)
             taken = self._db.execute("SELECT hot, upto FROM taken").fetchall()
             fresh._db.executemany("INSERT INTO taken VALUES(?, ?)", taken)
-            keys = self._sorted_keys(gone)
             opened: OrderedDict[int, Part] = OrderedDict()
             for at in range(0, len(keys), PACK_EVENTS):
                 some = keys[at : at + PACK_EVENTS]
@@ -245,10 +251,10 @@ class Shard:
 
     # --- merging ---
 
-    def _sorted_keys(self, gone: Gone) -> Any:
+    def _sorted_keys(self, gone: Gone) -> tuple[Any, set[int]]:
         kind = [("low", "<u8"), ("high", "<u8"), ("pack", "<i8"), ("at", "<u4")]
         kind += [(name, ROW[name].str) for name in ("classes", "user", "ts")]
-        words, parts = SqlWords(self._db), [np.empty(0, kind)]
+        words, parts, used = SqlWords(self._db), [np.empty(0, kind)], set[int]()
         for (key,) in self._db.execute("SELECT id FROM pack ORDER BY id").fetchall():
             pack = self._load(key)
             rows = pack.rows()
@@ -257,11 +263,13 @@ class Shard:
             for name in ("classes", "user", "ts"):
                 keys[name] = rows[name]
             keys["low"], keys["high"] = pack.hashes()[:, 0], pack.hashes()[:, 1]
-            parts.append(keys[~gone(rows, words)])
+            kept = ~gone(rows, words)
+            parts.append(keys[kept])
+            used.update(*(np.unique(rows[name][kept]).tolist() for name in WORD_COLUMNS))
         merged = np.concatenate(parts)
         _, first = np.unique(merged[["low", "high"]], return_index=True)
         merged = merged[np.sort(first)]
-        return merged[np.lexsort((merged["ts"], merged["user"], merged["classes"]))]
+        return merged[np.lexsort((merged["ts"], merged["user"], merged["classes"]))], used
 
     def _gathered(self, keys: Any, opened: OrderedDict[int, Part]) -> Part:
         rows, lines, recv = np.empty(len(keys), ROW), [], 0
