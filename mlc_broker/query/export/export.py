@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -108,11 +109,13 @@ class Export:
         try:
             in_thread, writer = self._queries.in_thread, self.writer
             if writer.surveys:
-                async for _ in self._events(self._survey):
-                    pass
+                async with aclosing(self._events(self._survey)) as looked:
+                    async for _ in looked:
+                        pass
             yield await in_thread(writer.begin)
-            async for chunk in self._events(self._add):
-                yield chunk
+            async with aclosing(self._events(self._add)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
             rest = writer.end()
             while (chunk := await in_thread(next, rest, None)) is not None:
                 yield chunk
