@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Coroutine, Generator
+from contextvars import copy_context
 from types import coroutine
 from typing import Any
 
@@ -32,7 +33,8 @@ async def call_apart(
     when it did not even end then.
     """
     cell = _Cell(call, who, slices)
-    trio.lowlevel.spawn_system_task(cell.run, name=f"plugin {who.name}")
+    # with the caller's context: what it emits goes into the caller's outbox
+    trio.lowlevel.spawn_system_task(cell.run, name=f"plugin {who.name}", context=copy_context())
     in_time = False
     try:
         with trio.move_on_after(seconds_max):

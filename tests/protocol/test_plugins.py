@@ -73,7 +73,7 @@ def test_points_are_stored_with_what_earned_them_and_once_however_often_it_comes
     found = stored(daemon).values()
     points = [event for event in found if event["event_type"] == "org.points_awarded"]
     assert sorted(event["properties"]["points"] for event in points) == [1, 5, 10]
-    assert {event["facts"]["derived_from"] for event in points} == {e["event_id"] for e in events}
+    assert {event["meta"]["derived_from"] for event in points} == {e["event_id"] for e in events}
     assert len(found) == 6
 
 
