@@ -189,6 +189,7 @@ def http_limits(config: Config) -> HttpLimits:
         body_bytes_max=own.body_bytes_max,
         body_seconds_max=own.body_seconds_max,
         idle_seconds_max=own.idle_seconds_max,
+        write_seconds_max=config.websocket.send_seconds_max,  # who does not read, by either door
         connections_max=own.connections_max,
         connections_per_address_max=own.connections_per_address_max,
         stop_seconds_max=min(6.0, config.limits.stop_seconds_max * 0.75),

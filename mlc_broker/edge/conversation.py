@@ -40,6 +40,7 @@ from mlc_broker.model.principal import Principal
 from mlc_broker.runtime.clock import Clock
 
 CHECK_SECONDS = 0.4  # between two looks at the credentials of all open sockets
+FEED_MESSAGES_MAX = 2  # of a feed, waiting to go out: what waits longer waits in the feed, counted
 
 SubmitBatch: TypeAlias = Callable[[Batch], Awaitable[list[Receipt]]]
 Lines: TypeAlias = tuple[Sequence[bytes], int]  # events as JSON, and how many were missed before
@@ -280,7 +281,7 @@ class Conversation:
 
     async def _push(self, data: str | bytes) -> None:
         """Send when there is room: meanwhile the feed counts what this guest misses."""
-        while len(self._outbox) >= self._talk.outbox_messages_max // 2:
+        while len(self._outbox) >= FEED_MESSAGES_MAX:
             await self._room.park()
         self._send([Send(data)])
 

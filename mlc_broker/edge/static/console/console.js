@@ -33,7 +33,8 @@ async function enter() {
   $("house").hidden = $("person").hidden = false;
   $("who").textContent = `${me.id} · ${words(me.role)} of ${me.organization_id}`;
   $("me").replaceChildren(...facts(me).flatMap(([name, said]) => [make("dt", {}, name), make("dd", {}, said)]));
-  lookAgain();
+  $("organization").hidden = me.role !== "system_admin";
+  lookAgain(me.role);
   await types();
   follow(stay);
   figures().catch(() => {});

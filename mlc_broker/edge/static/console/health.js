@@ -15,11 +15,12 @@ export async function health() {
   setTimeout(health, REFRESH_MS);
 }
 
-/** Somebody else came: perhaps they may see what flows. */
-export function lookAgain() {
-  flows = true;
+/** Somebody came; what flows is a System Admin's to see. */
+export function lookAgain(role) {
+  flows = role === "system_admin";
   before = null;
-  $("health").replaceChildren();
+  $("health").replaceChildren(...(flows ? [] : [make("p", { class: "soft" }, "Rates, outcomes and processors are shown to System Admins.")]));
+  if (flows) flow();
 }
 
 async function readiness() {
@@ -36,12 +37,8 @@ async function flow() {
   let now;
   try {
     now = await get("/v1/flow");
-  } catch (problem) {
-    if (problem.status !== 0) {
-      flows = false;
-      $("health").replaceChildren(make("p", { class: "soft" }, "Rates, outcomes and processors are shown to System Admins."));
-    }
-    return;
+  } catch {
+    return; // the state above says why
   }
   const seconds = before ? Math.max(0.1, now.up_seconds - before.up_seconds) : now.up_seconds;
   const rate = (after, earlier) => count((after - (before ? earlier ?? 0 : 0)) / seconds);

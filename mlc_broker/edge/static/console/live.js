@@ -89,11 +89,12 @@ function show(event) {
   const category = categories.get(event.event_type) ?? "";
   const context = event.context ?? {};
   const properties = event.properties ?? {};
-  const place = [context.class_id ?? event.meta?.class_ids?.[0], context.assignment_id, properties.game_id ?? context.page, event.organization_id];
+  const everywhere = !$("organization").hidden;
+  const place = [context.class_id ?? event.meta?.class_ids?.[0], context.assignment_id, properties.game_id ?? context.page_url, everywhere && event.organization_id];
   const row = make("tr", {},
     make("td", { class: "when" }, clock(event.timestamp)),
     make("td", {}, make("span", { class: "mark", title: category.replaceAll("_", " "), "aria-hidden": "true" }, MARKS[category] ?? "·"), make("span", { class: "kind" }, event.event_type)),
-    make("td", {}, event.user_id ?? "nobody named"),
+    make("td", { title: event.user_id ?? "" }, short(event.user_id)),
     make("td", {}, place.filter(Boolean).join(" · ")),
     make("td", {}, what(event, properties)));
   $("events").prepend(row);
@@ -103,15 +104,21 @@ function show(event) {
 
 /** A line of the event's own words; all of it when opened. */
 function what(event, properties) {
-  const parts = Object.entries(properties).filter(([, value]) => typeof value !== "object");
-  const short = parts.slice(0, 3).map(([name, value]) => `${name} ${String(value).slice(0, 40)}`).join(", ");
-  const details = make("details", {}, make("summary", {}, short || "show"));
+  const parts = Object.entries(properties).filter(([name, value]) => typeof value !== "object" && name !== "game_id");
+  const words = parts.slice(0, 3).map(([name, value]) => `${name} ${String(value).slice(0, 40)}`).join(", ");
+  const details = make("details", {}, make("summary", {}, words || "show"));
   details.addEventListener("toggle", () => {
     if (details.open && !details.querySelector("pre")) {
       details.append(make("pre", {}, JSON.stringify(event, null, 2)));
     }
   });
   return details;
+}
+
+/** A pseudonym is told from others by its first letters. */
+function short(id) {
+  if (!id) return "nobody named";
+  return id.startsWith("pseudo_") ? `${id.slice(0, 15)}…` : id;
 }
 
 function clear() {
