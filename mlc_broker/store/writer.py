@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from math import floor, inf
 from typing import Any
 
@@ -16,7 +16,7 @@ from mlc_broker.model.errors import ShardCorrupt, ShardUnavailable, StoreError
 from mlc_broker.model.event import Event, Facts, rfc3339
 from mlc_broker.runtime.clock import Clock
 from mlc_broker.runtime.crashpoint import crash_point
-from mlc_broker.store.columns import ROW, FactCodes, Rows, RowWriter
+from mlc_broker.store.columns import EPOCH, MS, ROW, FactCodes, Rows, RowWriter
 from mlc_broker.store.hot import Committed, HotFile
 from mlc_broker.store.ids import Hasher, Ids, as_hashes
 from mlc_broker.store.lines import Line, LineWriter, encode_lines
@@ -134,17 +134,21 @@ class Writer:
             making.lines.stored_at = rfc3339(self._clock.now())
         positions = batch.pending
         events = [event for i in positions if (event := batch.events[i]) is not None]
+        hashes = self._hasher.hash_all(events)
         fresh = making.batch(batch)
-        for position, event, h in zip(
-            positions, events, self._hasher.hash_all(events), strict=True
-        ):
-            if (group := pending.get(h)) is not None:
-                group.echoes.append((batch, position))
-                waits.add(group)
-            else:
-                pending[h] = making
-                making.add(event, h)
-                fresh.append(position)
+        if pending.keys().isdisjoint(hashes) and len(set(hashes)) == len(hashes):
+            pending.update(dict.fromkeys(hashes, making))
+            making.add(events, hashes)
+            fresh += positions
+        else:
+            for position, event, h in zip(positions, events, hashes, strict=True):
+                if (group := pending.get(h)) is not None:
+                    group.echoes.append((batch, position))
+                    waits.add(group)
+                else:
+                    pending[h] = making
+                    making.add([event], [h])
+                    fresh.append(position)
         if fresh:
             waits.add(making)
             received_ms = floor(batch.origin.received_at.timestamp() * 1000)
@@ -301,15 +305,20 @@ class Group:
         self.owners.append((batch, positions))
         return positions
 
-    def add(self, event: Event, h: bytes) -> None:
-        """Take an event that is new."""
-        ms = floor(event.timestamp.timestamp() * 1000 + 0.0005)
-        facts = event.facts
-        meta, codes = self._by_facts.get(facts) or self._facts(facts)
-        self._rows.append(self._writer.row(event, ms, codes))
-        self._lines.append(self.lines.line(event, ms, meta))
-        self.events.append(event)
-        self.hashes.append(h)
+    def add(self, events: Sequence[Event], hashes: Sequence[bytes]) -> None:
+        """Take events that are new."""
+        row, line, by_facts = self._writer.row, self.lines.line, self._by_facts
+        rows, lines, last = self._rows.append, self._lines.append, None
+        for event in events:
+            ms = (event.timestamp - EPOCH) // MS
+            facts = event.facts
+            if facts is not last:  # those of one submission mostly share theirs
+                meta, codes = by_facts.get(facts) or self._facts(facts)
+                last = facts
+            rows(row(event, ms, codes))
+            lines(line(event, ms, meta))
+        self.events += events
+        self.hashes += hashes
 
     def rows(self) -> Rows:
         """Return the packed columns."""
@@ -334,6 +343,7 @@ class Group:
         rest = Group(self.hot, self._writer, self.lines.stored_at)
         rest.recv, rest.echoes, rest.done = self.recv, self.echoes, self.done
         at = 0
+        new: list[int] = []
         for batch, positions in self.owners:
             kept = rest.batch(batch)
             for position in positions:
@@ -341,8 +351,9 @@ class Group:
                     batch.settle(position, DUPLICATE)
                 else:
                     kept.append(position)
-                    rest.add(self.events[at], self.hashes[at])
+                    new.append(at)
                 at += 1
+        rest.add([self.events[i] for i in new], [self.hashes[i] for i in new])
         return rest
 
     def settle(self, own: Receipt, echo: Receipt) -> None:
