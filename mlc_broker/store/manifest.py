@@ -142,6 +142,7 @@ class Manifest:
             "DELETE FROM tombstone WHERE organization_id = ? AND user_id = ?",
             (organization_id, user_id),
         )
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the id leaves the WAL too
 
     def close(self) -> None:
         """Close the connection."""

@@ -48,6 +48,12 @@ def create(db: Database) -> None:
     db.table("job").create_index(["state", "due_ms"])
 
 
+@migrations()
+def numbers(db: Database) -> None:
+    """What care remembers from one day to the next."""
+    db.table("number").create({"name": str, "value": int}, pk="name")
+
+
 class Job(Struct, frozen=True, kw_only=True):
     """A job as it stands."""
 
@@ -172,6 +178,17 @@ class Jobs:
                 (_ms(now) - KEPT_DAYS * 86_400_000,),
             )
             self._db.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def number(self, name: str) -> int:
+        """Return a number that was noted; 0 where there is none."""
+        with self._lock:
+            row = self._db.execute("SELECT value FROM number WHERE name = ?", (name,)).fetchone()
+        return int(row[0]) if row else 0
+
+    def set_number(self, name: str, value: int) -> None:
+        """Note a number."""
+        with self._lock:
+            self._db.execute("INSERT OR REPLACE INTO number VALUES (?, ?)", (name, value))
 
     def close(self) -> None:
         """Let the file go."""
