@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,13 +19,16 @@ import trio
 from mlc_broker.model.event import Event
 from mlc_broker.model.metric import Metrics
 from mlc_broker.runtime.clock import Clock
+from mlc_broker.store.files import unlink as remove
 from mlc_broker.store.hot import Committed
 from mlc_broker.store.lines import event_of
 from mlc_broker.store.rollups_file import RollupsFile
 from mlc_broker.store.rollups_fold import Folder, Hidden
+from mlc_broker.store.rollups_recount import Progress, Recount, compare, recount
 from mlc_broker.store.rollups_words import word_id
 from mlc_broker.store.schema import open_reader
-from mlc_broker.store.view import HotView
+from mlc_broker.store.select import Selection
+from mlc_broker.store.view import FileView, HotView
 
 InThread = Callable[..., Any]
 FLUSH_SECONDS = 1.0
@@ -159,6 +163,46 @@ class Rollups:
         finally:
             await self._in_thread(self._file.close)
 
+    async def check(
+        self, views: Callable[[], tuple[list[FileView], Selection]], progress: Progress
+    ) -> Recount:
+        """Count all stored events anew, and compare; the daemon goes on meanwhile.
+
+        `views` shows the store as it is at that moment.
+        """
+        fresh = self.path.with_name("rollups.recount.db")
+        await self.settle()
+        async with self._lock:
+            await self._flush()
+            snapshot = await self._in_thread(self._snapshot)
+            before = self.watermark
+            shown, wanted = views()
+        try:
+            return await self._in_thread(
+                self._check, snapshot, shown, wanted, fresh, before, progress
+            )
+        finally:
+            await self._in_thread(snapshot.close)
+
+    async def rebuild(
+        self, views: Callable[[], tuple[list[FileView], Selection]], progress: Progress
+    ) -> Recount:
+        """Replace all cells by a recount of the stored events, in the organizations' zones of now."""
+        await self.settle()
+        async with self._lock:
+            before = self.watermark
+            shown, wanted = views()
+            folder = self._new_folder({})
+            await self._in_thread(self._file.clear)
+            found: Recount = await self._in_thread(
+                partial(
+                    recount, shown, wanted, folder, self._file, before=before, progress=progress
+                )
+            )
+            self._folder = self._new_folder(folder.zones)
+            self._tell()
+        return found
+
     def now_minute(self) -> int:
         """Return the minute since 1970."""
         return int(self._clock.now().timestamp() // 60)
@@ -173,12 +217,43 @@ class Rollups:
     def _open(self) -> None:
         self._file = RollupsFile(self.path)
         self.watermark = self._file.watermark
-        self._folder = Folder(self._metrics, self._categories, self._zone_of)
-        self._folder.zones.update(self._file.zones())
+        self._folder = self._new_folder(self._file.zones())
         encode = msgspec.json.encode
         self.uncounted = self._file.note_declared(
             {metric.name: encode(metric).decode() for metric in self._metrics.samplers}
         )
+
+    def _new_folder(self, zones: dict[str, str]) -> Folder:
+        folder = Folder(self._metrics, self._categories, self._zone_of)
+        folder.zones.update(zones)
+        return folder
+
+    def _snapshot(self) -> Any:
+        """Return a connection that goes on seeing the file as it is now."""
+        connection = open_reader(self.path)
+        connection.execute("BEGIN")
+        connection.execute("SELECT sequence FROM watermark").fetchone()
+        return connection
+
+    def _check(
+        self,
+        snapshot: Any,
+        views: list[FileView],
+        wanted: Selection,
+        fresh: Path,
+        before: int,
+        progress: Progress,
+    ) -> Recount:
+        remove(fresh)
+        target = RollupsFile(fresh)
+        try:
+            folder = self._new_folder(dict(self._folder.zones))
+            found = recount(views, wanted, folder, target, before=before, progress=progress)
+            compare(snapshot, target, wanted.now_ms // 60_000, found)
+        finally:
+            target.close()
+            remove(fresh)
+        return found
 
     def note_kinds(self, kinds: Iterable[tuple[str, str, bool]]) -> None:
         """Note event types, their categories, and which are errors; thread-side, before `run`."""
@@ -233,8 +308,7 @@ class Rollups:
     def _lose(self) -> None:
         """What is in memory may be half done: begin again at the watermark."""
         self._behind = True
-        self._folder.fresh()
-        self._folder.words.clear()
+        self._folder.forget()
         self._queue, self._queued = [], 0
         self._folded_upto = self.watermark
 

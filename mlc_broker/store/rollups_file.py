@@ -53,6 +53,7 @@ class RollupsFile:
             self._merge("word", words.new.items())
             self._merge("standing", ((key, *rest) for key, rest in words.standings.items()))
             self._merge("member", words.members)
+            self._merge("kind", ((kind, category, 0) for kind, category in folder.types.items()))
             for name, zone in folder.zones.items():
                 insert = "INSERT INTO zone VALUES(?, ?) ON CONFLICT DO NOTHING"
                 self._db.execute(insert, (word_id(name), zone))
@@ -60,6 +61,7 @@ class RollupsFile:
             crash_point("rollups.before_commit")
         crash_point("rollups.after_commit")
         words.written()
+        folder.types.clear()
 
     def add_receipts(self, counts: dict[tuple[int, int, str, str], int]) -> None:
         """Add to what became of what was sent: by organization, minute, outcome and reason."""
@@ -117,6 +119,10 @@ class RollupsFile:
         with transaction(self._db):
             for table in (*PERSONAL, "standing", "member", "watermark", "zone"):
                 self._db.execute(f"DELETE FROM {table}")
+
+    def rows(self, query: str, values: dict[str, Any]) -> Any:
+        """Return what a query finds, row by row."""
+        return self._db.execute(query, values)
 
     def empty_log(self) -> None:
         """Write the log into the file and cut it: nothing that was removed is left in it."""

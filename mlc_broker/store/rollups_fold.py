@@ -14,12 +14,12 @@ from zoneinfo import ZoneInfo
 import msgspec
 from msgspec import Struct
 
-from mlc_broker.model.event import EMPTY, Event
+from mlc_broker.model.event import Event
 from mlc_broker.model.metric import Metric
 from mlc_broker.store.columns import DAYS_DEFAULT, epoch_ms
 from mlc_broker.store.rollups_pick import Pick, Plan, plans_of
 from mlc_broker.store.rollups_schema import PERSONAL, WEIGHT
-from mlc_broker.store.rollups_words import NO_DEVICE, NOWHERE, Device, Place, Words, word_id
+from mlc_broker.store.rollups_words import Device, Place, Words
 
 MINUTE_MS = 60_000
 _QUARTER_MS = 15 * MINUTE_MS  # zones change at quarters of an hour
@@ -58,7 +58,8 @@ class Folder:
         self.delta = Delta()
         self.words = Words()
         self.zones: dict[str, str] = {}  # by organization: those asked for
-        self.types: dict[str, str] = {}  # event type: category
+        self.types: dict[int, int] = {}  # event type: category, both as words
+        self._kinds: dict[str, tuple[int, int]] = {}
         self._categories = categories
         self._zone_of = zone_of
         self._plans: dict[str, Plan] = plans_of(metrics)
@@ -74,55 +75,83 @@ class Folder:
         hidden: Hidden = frozenset(),
     ) -> None:
         """Count these events; `times` are their timestamps in epoch ms, where they are known."""
-        delta, words, pick = self.delta, self.words, self._pick
-        activity, session, ids = delta.activity, delta.session, words.id
-        plans, offsets, types = self._plans, self._offsets, self.types
+        groups: dict[tuple[Any, ...], list[Any]] = {}
+        plans, picked = self._plans, []
         for event, ms in zip(events, times or map(epoch_ms, events), strict=True):
-            name = event.organization_id or ""
-            if hidden and (name, event.user_id or "") in hidden:
-                continue
-            quarter = offsets.get((name, ms // _QUARTER_MS))
-            at = (ms + (self._offset(name, ms) if quarter is None else quarter)) // MINUTE_MS
-            facts = event.facts
-            device = event.device_json
-            context = event.context_json
-            where = NOWHERE if context is EMPTY else self._placed(bytes(context))
-            standing = words.standing(
-                facts, NO_DEVICE if device is EMPTY else self._on(bytes(device)), where
+            kind, facts = event.event_type, event.facts
+            key = (
+                kind,
+                event.user_id,
+                event.session_id,
+                event.organization_id,
+                id(facts),
+                ms // MINUTE_MS,
+                bytes(event.context_json),
+                bytes(event.device_json),
+                event.retention_days,
             )
-            kind = event.event_type
-            category = types.get(kind) or self._category(kind)
-            org, user = ids(name), ids(event.user_id)
-            days = facts.retention_days or event.retention_days or DAYS_DEFAULT
-            rate = facts.sample_rate
-            weight = WEIGHT if rate == 1.0 else round(WEIGHT / rate)
-            key = (org, at, user, standing, ids(kind), days)
-            activity[key] = activity.get(key, 0) + weight
-            if event.session_id is not None:
-                # ids of sessions are hashed only: nobody needs to read them back
-                key = (
-                    org,
-                    at - at % 1440,
-                    user,
-                    _short(event.session_id),
-                    standing,
-                    ids(category),
-                    days,
-                )
-                known = session.get(key)
-                if known is None:
-                    session[key] = (ms, ms)
-                elif not known[0] <= ms <= known[1]:
-                    session[key] = (min(ms, known[0]), max(ms, known[1]))
-            plan = plans.get(kind)
-            if plan is not None:
-                pick.take(delta, plan, event, where, (org, at, user, standing, days, weight, ms))
-        delta.events += len(events)
+            group = groups.get(key)
+            if group is None:
+                # Of events that differ in none of these, one speaks for all.
+                group = groups[key] = [1, ms, ms, event, None]
+            else:
+                group[0] += 1
+                if ms < group[1]:
+                    group[1] = ms
+                elif ms > group[2]:
+                    group[2] = ms
+            if kind in plans:
+                picked.append((event, ms, group))
+        for key, group in groups.items():
+            group[4] = self._count(key, group, hidden)
+        take = self._pick.take
+        for event, ms, group in picked:
+            if group[4] is not None:
+                where, base = group[4]
+                take(self.delta, plans[event.event_type], event, where, (*base, ms))
+        self.delta.events += len(events)
+
+    def _count(
+        self, key: tuple[Any, ...], group: list[Any], hidden: Hidden
+    ) -> tuple[Place, tuple[int, ...]] | None:
+        """Count a group of like events; return what plays and samples of it have in common."""
+        n, first, last, event, _ = group
+        organization = event.organization_id or ""
+        if hidden and (organization, event.user_id or "") in hidden:
+            return None
+        words, facts = self.words, event.facts
+        shift = self._offsets.get((organization, first // _QUARTER_MS))
+        if shift is None:
+            shift = self._offset(organization, first)
+        at = (first + shift) // MINUTE_MS
+        where = self._placed(key[6])
+        standing = words.standing(facts, self._on(key[7]), where)
+        kind, category = self._kinds.get(event.event_type) or self._kind(event.event_type)
+        org, user = words.id(organization), words.id(event.user_id)
+        days = facts.retention_days or event.retention_days or DAYS_DEFAULT
+        rate = facts.sample_rate
+        weight = WEIGHT if rate == 1.0 else round(WEIGHT / rate)
+        cell = (org, at, user, standing, kind, days)
+        activity = self.delta.activity
+        activity[cell] = activity.get(cell, 0) + weight * n
+        if event.session_id is not None:
+            sitting = words.short(event.session_id)
+            cell = (org, at - at % 1440, user, sitting, standing, category, days)
+            known = self.delta.session.get(cell, (first, last))
+            self.delta.session[cell] = (min(first, known[0]), max(last, known[1]))
+        return where, (org, at, user, standing, days, weight)
 
     def fresh(self) -> Delta:
         """Begin a new Delta; return the old one."""
         old, self.delta = self.delta, Delta()
         return old
+
+    def forget(self) -> None:
+        """Forget what was noted but not written: the words are noted again as they come."""
+        self.fresh()
+        self.words.clear()
+        self._kinds.clear()
+        self.types.clear()
 
     def _offset(self, organization: str, ms: int) -> int:
         zone = self.zones.get(organization)
@@ -136,8 +165,11 @@ class Folder:
         self._offsets[organization, ms // _QUARTER_MS] = found
         return found
 
-    def _category(self, event_type: str) -> str:
-        found = self.types[event_type] = self._categories(event_type) or ""
+    def _kind(self, event_type: str) -> tuple[int, int]:
+        category = self._categories(event_type) or ""
+        kind, number = self.words.id(event_type), self.words.id(category)
+        self.types[kind] = number
+        found = self._kinds[event_type] = (kind, number)
         return found
 
     def _on(self, raw: bytes) -> Device:
@@ -166,15 +198,3 @@ def _lenient(decode: Callable[[bytes], Any], raw: bytes, kind: type[Any]) -> Any
         known = value if isinstance(value, dict) else {}
         names = kind.__struct_fields__
         return kind(**{n: known[n] for n in names if isinstance(known.get(n), str)})
-
-
-_sessions: dict[str, int] = {}
-
-
-def _short(text: str) -> int:
-    found = _sessions.get(text)
-    if found is None:
-        if len(_sessions) >= _CACHED_MAX:
-            _sessions.clear()
-        found = _sessions[text] = word_id(text)
-    return found

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime
-from typing import Any
+from typing import Any, get_type_hints
 
 import msgspec
 from msgspec import Raw, Struct
@@ -32,8 +33,8 @@ _ENDPOINT_CHARS_MAX = 128
 _NONE = -1  # a number that was not given
 
 
-class Learnt(Struct, gc=False):
-    """The properties that plays and marks are made of."""
+class Played(Struct, gc=False):
+    """The properties that a play is made of."""
 
     game_id: str | None = None
     stage_id: str | None = None
@@ -49,6 +50,16 @@ class Learnt(Struct, gc=False):
     attempts: int | None = None
     attempt_number: int | None = None
     assignment_progress_after: float | None = None
+    concept_tags: tuple[str, ...] = ()
+
+
+class Learnt(Struct, gc=False):
+    """The properties that marks are made of."""
+
+    game_id: str | None = None
+    stage_id: str | None = None
+    score: int | None = None
+    max_score: int | None = None
     completion_percentage: float | None = None
     concept_tags: tuple[str, ...] = ()
     concept_id: str | None = None
@@ -73,6 +84,7 @@ class Plan(Struct):
 
 # organization, at, user, standing, days of retention, weight, epoch ms
 Base = tuple[int, int, int, int, int, int, int]
+_played = msgspec.json.Decoder(Played).decode
 _learnt = msgspec.json.Decoder(Learnt).decode
 _any = msgspec.json.Decoder().decode
 
@@ -119,7 +131,7 @@ class Pick:
         where: Place,
         base: Base,
     ) -> None:
-        said = _learning(event.properties_json)
+        said = _typed(_played, event.properties_json, Played)
         org, at, user, standing, days, weight, ms = base
         ids = self._words.id
         attempt = said.attempts if said.attempts is not None else said.attempt_number
@@ -160,7 +172,7 @@ class Pick:
     def _mark(
         self, marks: dict[tuple[int, ...], int], event: Event, where: Place, base: Base
     ) -> None:
-        said = _learning(event.properties_json)
+        said = _typed(_learnt, event.properties_json, Learnt)
         org, at, user, standing, days, weight, ms = base
         ids = self._words.id
         kind = event.event_type
@@ -271,29 +283,18 @@ def _side(term: Term | None, properties: Mapping[str, Any], weight: int) -> int:
     return round(value * WEIGHT) * weight // WEIGHT if isinstance(value, int | float) else 0
 
 
-def _learning(raw: Raw) -> Learnt:
+def _typed(decode: Callable[[Raw], Any], raw: Raw, kind: type[Any]) -> Any:
+    """Decode; a value of another type than it should be counts as missing."""
     try:
-        return _learnt(raw)
-    except msgspec.MsgspecError:  # a value of another type counts as missing
-        found = Learnt()
+        return decode(raw)
+    except msgspec.MsgspecError:
+        found: dict[str, Any] = {}
+        hints = get_type_hints(kind)
         for name, value in _properties(raw).items():
-            if name in Learnt.__struct_fields__:
-                try:
-                    kind = Learnt.__annotations__[name]
-                    setattr(found, name, msgspec.convert(value, eval_kind(kind)))
-                except msgspec.ValidationError:
-                    continue
-        return found
-
-
-def eval_kind(annotation: str) -> Any:
-    """Return the type that one of our own annotations names."""
-    return {
-        "str | None": str | None,
-        "int | None": int | None,
-        "float | None": float | None,
-        "bool | None": bool | None,
-    }.get(annotation, tuple[str, ...])
+            if name in hints:
+                with suppress(msgspec.ValidationError):
+                    found[name] = msgspec.convert(value, hints[name])
+        return kind(**found)
 
 
 def _properties(raw: Raw) -> Mapping[str, Any]:

@@ -56,7 +56,7 @@ TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...], str]] = {
         "role = excluded.role",
     ),
     "member": (("id", "axis", "word"), (), ""),
-    "kind": (("type",), ("category", "error"), "category = excluded.category"),
+    "kind": (("type",), ("category", "error"), "category = excluded.category, error = max(error, excluded.error)"),
 }  # fmt: skip
 PERSONAL = ("activity", "session", "play", "mark", "sample")  # tables of which rows are people's
 

@@ -54,6 +54,7 @@ class Words:
         self._ids: dict[str, int] = {}
         self._standings: dict[tuple[object, ...], int] = {}
         self._sets: dict[tuple[str, ...], int] = {}
+        self._short: dict[str, int] = {}
 
     def id(self, text: str | None) -> int:
         """Return the number of a word, and see to it that it can be read back."""
@@ -65,6 +66,15 @@ class Words:
                 self._ids.clear()
             found = self._ids[text] = word_id(text)
             self.new[found] = text
+        return found
+
+    def short(self, text: str) -> int:
+        """Return the number of a word that nobody needs to read back."""
+        found = self._short.get(text)
+        if found is None:
+            if len(self._short) >= CACHED_MAX:
+                self._short.clear()
+            found = self._short[text] = word_id(text)
         return found
 
     def concepts(self, tags: Iterable[str]) -> int:
