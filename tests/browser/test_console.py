@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from tests.browser.chromium import Device, Page
 from tests.daemon import Daemon
@@ -87,6 +84,11 @@ def signed_in(device: Device, daemon: Daemon, token: str) -> Page:
     return page
 
 
+def complaints(page: Page) -> list[str]:
+    """Return the browser's errors, those of pages aside that a daemon need not have."""
+    return [said for said in page.errors() if "status of 404" not in said]
+
+
 def test_the_events_of_an_organization_come_by_live(
     device: Device, daemon: Daemon, tmp_path: Path
 ) -> None:
@@ -99,7 +101,7 @@ def test_the_events_of_an_organization_come_by_live(
     page.screenshot(tmp_path / "console.png")
     assert "usr_1" in page.run("return document.getElementById('events').textContent")
     assert page.axe() == []
-    assert page.errors() == []
+    assert complaints(page) == []
 
 
 def test_a_student_sees_their_own_events_only(device: Device, daemon: Daemon) -> None:
@@ -164,16 +166,15 @@ def test_fifty_payloads_open_no_dialog(device: Device, daemon: Daemon) -> None:
     assert "<script>alert(1)</script>" in page.run(
         "return document.getElementById('events').textContent"
     )
-    assert page.errors() == [], "a payload was tried, and only the policy stopped it"
+    assert complaints(page) == [], "a payload was tried, and only the policy stopped it"
 
 
-@pytest.mark.parametrize("words", ["role of <b>", "\nid: 1"])
-def test_what_a_token_says_of_its_bearer_is_text(
-    device: Device, daemon: Daemon, words: str
-) -> None:
-    page = signed_in(device, daemon, daemon.token(f"usr {words}", role="teacher"))
-    assert page.run("return document.querySelectorAll('#person b').length") == 0
-    assert json.dumps(words)[1:-1].split("\\n")[-1] in page.run("return document.body.textContent")
+def test_what_a_token_says_of_its_bearer_is_text(device: Device, daemon: Daemon) -> None:
+    name = "usr <img src=x onerror=alert(1)>"
+    page = signed_in(device, daemon, daemon.token(name, role="teacher"))
+    assert name in page.run("return document.getElementById('who').textContent")
+    assert page.run("return document.images.length + window.dialogs") == 0
+    assert complaints(page) == []
 
 
 def test_a_system_admin_sees_what_flows(device: Device, daemon: Daemon, tmp_path: Path) -> None:
@@ -186,4 +187,4 @@ def test_a_system_admin_sees_what_flows(device: Device, daemon: Daemon, tmp_path
     page.size(360, 800)
     page.screenshot(tmp_path / "small.png")
     assert page.run("return document.documentElement.scrollWidth <= 360")
-    assert page.errors() == []
+    assert complaints(page) == []

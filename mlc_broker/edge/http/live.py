@@ -27,7 +27,7 @@ _GAP = msgspec.json.encode(
 )
 
 
-class Axes(Struct, frozen=True, kw_only=True):
+class Axes(Struct, frozen=True, kw_only=True, rename={"begin": "from", "end": "to"}):
     """The filters of `GET /v1/events`; each may be repeated."""
 
     begin: Annotated[datetime, Meta(tz=True)] | None = None
@@ -52,14 +52,11 @@ class Axes(Struct, frozen=True, kw_only=True):
         return Filter(**values)
 
 
-_RENAME = {"begin": "from", "end": "to"}
-
-
-class LiveQuery(Axes, frozen=True, kw_only=True, forbid_unknown_fields=True, rename=_RENAME):
+class LiveQuery(Axes, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which events."""
 
 
-class WatchQuery(Axes, frozen=True, kw_only=True, forbid_unknown_fields=True, rename=_RENAME):
+class WatchQuery(Axes, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which rows of a metric."""
 
     group_by: Annotated[list[Annotated[str, Meta(max_length=64)]], Meta(max_length=8)] = []
