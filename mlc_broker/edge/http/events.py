@@ -217,7 +217,7 @@ def _time(name: str, text: str | None) -> datetime | None:
     if text is None:
         return None
     try:
-        return msgspec.convert(_PLUS.sub("+", text), Moment, strict=False)
+        return msgspec.convert(_PLUS.sub("+", text), Moment)
     except (msgspec.ValidationError, OverflowError, ValueError):
         raise Malformed(
             f"`{name}` is no time: give RFC 3339 with its zone, such as 2025-01-27T14:30:00Z."
