@@ -239,12 +239,21 @@ def by_column(rows: Rows) -> bytes:
 def by_row(columns: bytes, count: int) -> Rows:
     """Return the rows of what `by_column` wrote."""
     rows = np.empty(count, ROW)
-    at = 0
-    for name in ROW.names or ():
-        kind = ROW[name]
-        rows[name] = np.frombuffer(columns, kind, count, at)
-        at += kind.itemsize * count
+    for name, column in columns_of(columns, count).items():
+        rows[name] = column
     return rows
+
+
+def columns_of(columns: bytes, count: int) -> dict[str, NDArray[Any]]:
+    """Return the columns of what `by_column` wrote, without putting rows together."""
+    found, at = {}, 0
+    for name, kind in _KINDS:
+        found[name] = np.frombuffer(columns, kind, count, at)
+        at += kind.itemsize * count
+    return found
+
+
+_KINDS = [(name, ROW[name]) for name in ROW.names or ()]
 
 
 def _text(value: Any, name: str) -> str | None:

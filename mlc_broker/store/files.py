@@ -217,8 +217,9 @@ class Files:
     def _remember_ids(self, ids: Ids, since_ms: int) -> None:
         found: list[tuple[int, bytes]] = []
         for number, hot in self.hot.items():
+            ids_of_file = hot.take_ids()
             if self.entries[number].state != "sealed":
-                found += hot.ids()
+                found += ids_of_file
         for entry in self.homes.values():
             if entry.recv >= since_ms:
                 path = home_path(self.directory, entry.home, entry.version)

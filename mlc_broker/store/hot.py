@@ -58,6 +58,7 @@ class HotFile:
         self._full = full
         self._wal_bytes_max = wal_bytes_max
         self._db: Any = None
+        self._ids: list[tuple[int, bytes]] = []
 
     @classmethod
     def open(
@@ -134,9 +135,10 @@ class HotFile:
         """Put a committed pack into the index."""
         self.index.add(sequence, recv, rows)
 
-    def ids(self) -> list[tuple[int, bytes]]:
-        """Return (latest receipt in epoch ms, packed ids) of each pack."""
-        return list(self._db.execute("SELECT recv, ids FROM pack ORDER BY seq"))
+    def take_ids(self) -> list[tuple[int, bytes]]:
+        """Return (latest receipt in epoch ms, packed ids) of each pack read at opening, once."""
+        taken, self._ids = self._ids, []
+        return taken
 
     def probe(self) -> None:
         """Write and sync something that changes nothing: raises when commits would fail too."""
@@ -180,7 +182,8 @@ class HotFile:
                 raise ShardCorrupt(f"commit {sequence} has words that do not follow")
             self.dictionary.extend(msgspec.msgpack.decode(words, type=list[str]))
         head = Pack(n, 0, 0, recv, ids, cols, b"", b"", b"")
-        self.index.add(sequence, recv, head.rows())
+        self.index.add(sequence, recv, head.columns())
+        self._ids.append((recv, ids))
         self.next_sequence = sequence + n
         self.saved_words = len(self.dictionary)
 

@@ -22,6 +22,7 @@ _SLOTS_MIN = 1 << 14
 _SLOTS_MAX = 1 << 25
 _GROWTH = 2
 _ORGANIZATIONS_MAX = 10_000  # whose keys are remembered
+_MANY = 4096  # above this many, going through a table from front to end saves more than sorting
 _FEW = 6  # below this many ids, plain Python is faster than NumPy
 
 
@@ -110,17 +111,18 @@ class IdTable:
             slot = (slot + 1) & mask
 
     def add(self, hashes: Hashes) -> None:
-        """Put in hashes, looking for no doubles."""
-        left = np.arange(len(hashes))
+        """Put in hashes; one that is in already is left as it is."""
+        table, left = self._table, hashes
         slot = hashes[:, 0] & self._mask
-        while left.size:
-            free = self._table[slot, 0] == 0
-            # Several may want one free slot: the first of them gets it.
-            where, first = np.unique(slot[free], return_index=True)
-            winners = np.flatnonzero(free)[first]
-            self._table[where] = hashes[left[winners]]
-            on = np.ones(left.size, np.bool_)
-            on[winners] = False
+        if len(left) > _MANY:
+            order = np.argsort(slot)
+            left, slot = left[order], slot[order]
+        while len(left):
+            free = table[slot, 0] == 0
+            # Several may want one free slot: whoever is found in it afterwards has got it.
+            table[slot[free]] = left[free]
+            there = table[slot]
+            on = (there[:, 0] != left[:, 0]) | (there[:, 1] != left[:, 1])
             left, slot = left[on], (slot[on] + _ONE) & self._mask
         self.count += len(hashes)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from mlc_broker.store.columns import Rows
 
 MENTIONED = ("user", "classes", "context_class", "teacher")  # columns that the index knows
+Columns = Rows | Mapping[str, NDArray[Any]]
+_BITMAP_MAX = 1 << 18
 _ENTRY = np.dtype([("key", "<i8"), ("n", "<i8"), ("t0", "<i8"), ("t1", "<i8"), ("recv", "<i8")])
 
 
@@ -29,14 +31,14 @@ class PackIndex:
         """Key, count and times of each pack, in order of arrival."""
         return self._packs.taken
 
-    def add(self, key: int, recv: int, rows: Rows) -> None:
+    def add(self, key: int, recv: int, rows: Columns) -> None:
         """Note a pack: the key of its row, its latest receipt (epoch ms), its columns."""
         codes = mentioned(rows)
         pairs = np.empty(len(codes), self._mentions.dtype)
         pairs["code"], pairs["pack"] = codes, len(self)
         self._mentions.add(pairs)
         times = rows["ts"]
-        entry = (key, len(rows), int(times.min()), int(times.max()), recv)
+        entry = (key, len(times), int(times.min()), int(times.max()), recv)
         self._packs.add(np.array([entry], _ENTRY))
 
     def find(
@@ -63,10 +65,19 @@ class PackIndex:
         return entries[mask]
 
 
-def mentioned(rows: Rows) -> NDArray[np.uint32]:
+def mentioned(rows: Columns) -> NDArray[Any]:
     """Return the different codes that these rows mention in the indexed columns."""
-    codes = np.unique(np.concatenate([rows[name] for name in MENTIONED]))
-    return codes[1:] if codes.size and codes[0] == 0 else codes
+    codes = np.concatenate([rows[name] for name in MENTIONED])
+    if not codes.size:
+        return codes
+    highest = int(codes.max())
+    if highest > _BITMAP_MAX:
+        codes = np.unique(codes)
+        return codes[1:] if codes[0] == 0 else codes
+    seen = np.zeros(highest + 1, np.bool_)  # a tenth of what sorting costs
+    seen[codes] = True
+    seen[0] = False
+    return np.flatnonzero(seen)
 
 
 class _Growing:

@@ -17,7 +17,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from mlc_broker.model.errors import ShardCorrupt
-from mlc_broker.store.columns import ROW, Rows, by_column, by_row
+from mlc_broker.store.columns import ROW, Rows, by_column, by_row, columns_of
 
 ID_BYTES = 16
 FRAME_EVENTS = 64  # lines that are compressed as one
@@ -25,6 +25,7 @@ LINES_BYTES_MAX = 64 * 1024 * 1024  # of one frame when opened: more is no frame
 COLUMNS = ("n", "t0", "t1", "recv", "ids", "cols", "frames", "offs", "crc")
 
 _ROW_TYPES = [int] * 4 + [bytes] * 5
+
 
 class _OfThread(threading.local):
     """A decompressor may not be used by two threads at once, and readers are many."""
@@ -82,6 +83,11 @@ class Pack(Struct, frozen=True, gc=False):
         """Return the packed columns, decompressed anew at each call."""
         size = self.n * ROW.itemsize
         return by_row(_zstd.decompress(self.cols, max_output_size=size), self.n)
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """Return the same column by column: quicker where few of them are looked at."""
+        size = self.n * ROW.itemsize
+        return columns_of(_zstd.decompress(self.cols, max_output_size=size), self.n)
 
     def hashes(self) -> NDArray[np.uint64]:
         """Return the id hashes, two words an event."""

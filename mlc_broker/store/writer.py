@@ -13,7 +13,7 @@ from msgspec import Raw
 
 from mlc_broker.model.batch import DUPLICATE, STORED, Batch, Outcome, Receipt
 from mlc_broker.model.errors import ShardCorrupt, ShardUnavailable, StoreError
-from mlc_broker.model.event import Event, Facts, rfc3339
+from mlc_broker.model.event import NO_FACTS, Event, Facts, rfc3339
 from mlc_broker.runtime.clock import Clock
 from mlc_broker.runtime.crashpoint import crash_point
 from mlc_broker.store.columns import EPOCH, MS, ROW, FactCodes, Rows, RowWriter
@@ -308,7 +308,8 @@ class Group:
     def add(self, events: Sequence[Event], hashes: Sequence[bytes]) -> None:
         """Take events that are new."""
         row, line, by_facts = self._writer.row, self.lines.line, self._by_facts
-        rows, lines, last = self._rows.append, self._lines.append, None
+        rows, lines = self._rows.append, self._lines.append
+        last, (meta, codes) = NO_FACTS, self._by_facts.get(NO_FACTS) or self._facts(NO_FACTS)
         for event in events:
             ms = (event.timestamp - EPOCH) // MS
             facts = event.facts
