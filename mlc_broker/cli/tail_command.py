@@ -22,7 +22,8 @@ _HIDDEN = {"game_id"}  # has its own place on the line
 
 @click.command("tail")
 @click.option("--type", "event_type", multiple=True, help="Only this event type; repeatable.")
-@click.option("--category", multiple=True, type=click.Choice(CATEGORIES))
+@click.option("--category", multiple=True, type=click.Choice(CATEGORIES),
+              help="Only this category; repeatable.")  # fmt: skip
 @click.option("--org", "organization_id", help="One organization; then people have their own ids.")
 @click.option("--user", "user_id", multiple=True, help="Only this person's events.")
 @click.option("--class", "class_id", multiple=True, help="Only this class.")

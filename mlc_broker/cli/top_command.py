@@ -25,7 +25,8 @@ Figures: TypeAlias = dict[str, Any]
 
 
 @click.command("top")
-@click.option("--seconds", default=1.0, show_default=True, type=click.FloatRange(0.2, 60))
+@click.option("--seconds", default=1.0, show_default=True, type=click.FloatRange(0.2, 60),
+              help="Between two pictures.")  # fmt: skip
 @click.option("--once", is_flag=True, help="One picture, then end.")
 @json_option
 @config_option

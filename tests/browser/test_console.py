@@ -22,7 +22,7 @@ MARKUP = [
     "<video><source onerror=alert(1)></video>",
     "<a href=javascript:alert(1)>x</a>",
     "<math><mtext></p><script>alert(1)</script>",
-    "\"><script>alert(1)</script>",
+    '"><script>alert(1)</script>',
     "'><script>alert(1)</script>",
     "</td></tr><script>alert(1)</script>",
     "</pre><script>alert(1)</script>",
@@ -49,7 +49,7 @@ MARKUP = [
     "\nevent: error\ndata: {}\n\n",
     "\r\nid: 9\r\n\r\n",
     "<template><script>alert(1)</script></template>",
-    "<noscript><p title=\"</noscript><img src=x onerror=alert(1)>\">",
+    '<noscript><p title="</noscript><img src=x onerror=alert(1)>">',
     "__proto__",
 ]
 HERE = [f"{text} #{number}" for number, text in enumerate(MARKUP[:10])]
@@ -162,7 +162,9 @@ def test_fifty_payloads_open_no_dialog(device: Device, daemon: Daemon) -> None:
     page.run("for (const it of document.querySelectorAll('#events *')) it.click?.()")
     time.sleep(0.5)
     assert page.run("return window.dialogs") == 0
-    assert page.run("return document.querySelectorAll('#events :is(script,img,iframe,a)').length") == 0
+    assert (
+        page.run("return document.querySelectorAll('#events :is(script,img,iframe,a)').length") == 0
+    )
     assert "<script>alert(1)</script>" in page.run(
         "return document.getElementById('events').textContent"
     )
