@@ -200,9 +200,12 @@ class Broker:
             on_derived=self._count,
         )
         self.extending.answer(lambda: self.pipeline.actors, lambda: self.tools, self.reload)
+        self.extending.control.add(self.counting.handlers())
         self.admission = Admission(wiring.category_of(lambda: self.catalog), self.clock)
         self.ward = Ward(self.config, self.quarantine, self.submit, self.admission)
         self.caring.erasure.places.append(("quarantine", self.quarantine.file))
+        self.caring.purge.places.append(("quarantine", self.quarantine.file))
+        self.extending.control.add(self.caring.verbs() | self.ward.verbs())
         self.limiter = wiring.limiter_of(self.config)
         self.conversations = Conversations(
             Talk(
@@ -227,6 +230,7 @@ class Broker:
             "store.upkeep": self.store.run_upkeep,
             "housekeeping": self._keep_house,
             "erasure": self.caring.erasure.run,
+            "purge": self.caring.purge.run,
             "conversations": self.conversations.run,
             "live": self.showing.live.run,
             "rollups": self.counting.rollups.run,

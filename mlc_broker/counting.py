@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+import msgspec
 import trio
-from prometheus_client.core import CounterMetricFamily, Metric as Family
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import Metric as Family
 from prometheus_client.registry import Collector
 
 from mlc_broker import wiring
@@ -22,6 +24,7 @@ from mlc_broker.model.catalog import Catalog
 from mlc_broker.model.errors import ConfigError
 from mlc_broker.model.metric import Metrics, load_metrics
 from mlc_broker.model.metrics import STANDARD
+from mlc_broker.model.principal import EVERYTHING
 from mlc_broker.query.metrics import MetricBook
 from mlc_broker.query.pseudonyms import Pseudonyms
 from mlc_broker.query.watch import Watching
@@ -29,8 +32,11 @@ from mlc_broker.runtime.clock import Clock
 from mlc_broker.runtime.telemetry import Telemetry
 from mlc_broker.store.audit import AuditLog
 from mlc_broker.store.rollups import Rollups
+from mlc_broker.store.rollups_recount import Recount
 from mlc_broker.store.roster import Roster
+from mlc_broker.store.select import Selection
 from mlc_broker.store.store import Store
+from mlc_broker.store.view import FileView
 
 ROLLUPS = "rollups.db"
 FOLDER = "metrics"  # beside the configuration: an organization's own declarations
@@ -48,7 +54,7 @@ class Counting:
         clock: Clock,
         *,
         telemetry: Telemetry,
-        audit: AuditLog,
+        audit: AuditLog | None,
         steps: Callable[[], Iterable[Any]],
     ) -> None:
         """Declare the metrics; raises ConfigError that names the file and the field."""
@@ -75,6 +81,7 @@ class Counting:
             minimum_group=config.privacy.minimum_group,
         )
         self.watching = Watching(self.book, self.rollups, clock=clock)
+        self.recounting = Recount()  # how far `verify` has come
         telemetry.registry.register(_Steps(steps))
         telemetry.watch_queue("rollups", lambda: float(self.rollups.waiting))
 
@@ -98,6 +105,30 @@ class Counting:
         """Return the pages."""
         pages = routes(self.book, self._telemetry.text)
         return [(wing("metrics", pages, house), pages)]
+
+    def handlers(self) -> dict[str, Any]:
+        """Return what `mlc-broker verify --metrics` asks of a running daemon."""
+
+        async def check(args: dict[str, Any]) -> dict[str, Any]:
+            return await self.verify(rebuild=bool(args.get("rebuild")))
+
+        async def progress(_: dict[str, Any]) -> dict[str, Any]:
+            return msgspec.structs.asdict(self.recounting)
+
+        return {"metrics.check": check, "metrics.progress": progress}
+
+    async def verify(self, *, rebuild: bool = False) -> dict[str, Any]:
+        """Count all stored events anew; compare with the cells, or replace them."""
+
+        def progress(so_far: Recount) -> None:
+            self.recounting = msgspec.structs.replace(so_far, differences=[])
+
+        def views() -> tuple[list[FileView], Selection]:
+            wanted = self._store.select(EVERYTHING)
+            return self._store.views(wanted), wanted
+
+        work = self.rollups.rebuild if rebuild else self.rollups.check
+        return msgspec.structs.asdict(await work(views, progress))
 
     def forget_person(self, organization_id: str, user_id: str) -> int:
         """Take a person out of every metric; from a thread of trio's."""

@@ -15,15 +15,25 @@ Check = Callable[[Config], dict[str, Any]]  # counts, and `faults`: what is wron
 
 @click.command()
 @click.option("--head", metavar="NUMBER:SEAL", help="The log's head as noted elsewhere before.")
+@click.option("--metrics", is_flag=True, help="Count all stored events anew, and compare.")
+@click.option("--rebuild", is_flag=True, help="With --metrics: put the recount in their place.")
 @json_option
 @config_option
-def verify(config: Config, head: str | None, as_json: bool) -> int:
+def verify(
+    config: Config, head: str | None, metrics: bool, rebuild: bool, as_json: bool
+) -> int:
     """Check all packs and the access log, beside the daemon or without; exit status 1 on damage.
 
     Note the head that is printed somewhere else: with `--head` it proves later that nobody took
     the whole log back to an older copy.
     """
+    if rebuild and not metrics:
+        raise click.UsageError("--rebuild goes with --metrics")
     found: dict[str, Any] = {name: check(config) for name, check in CHECKS.items()}
+    if metrics:
+        from mlc_broker.cli.verify_metrics import check_metrics
+
+        found["metrics"] = check_metrics(config, rebuild=rebuild)
     if head is not None:
         found["access log"]["faults"] += _head_faults(config, head)
     faults = [f"{name}: {fault}" for name, told in found.items() for fault in told["faults"]]

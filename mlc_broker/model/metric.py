@@ -109,7 +109,7 @@ class Condition(Struct, frozen=True, forbid_unknown_fields=True):
 
     field: Name
     op: Operator = "is"
-    value: str | int | float | bool | list[str] | list[int] | None = None
+    value: str | int | float | bool | list[str | int] | None = None
 
     def holds(self, properties: Mapping[str, Any]) -> bool:
         """Return whether it holds of an event's properties."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
@@ -30,6 +31,7 @@ MARKS = (
     CHALLENGE,
 )
 _ENDPOINT_CHARS_MAX = 128
+_VERSION = re.compile(r"v\d{1,3}")
 _NONE = -1  # a number that was not given
 
 
@@ -270,8 +272,12 @@ def endpoint_of(metric: Metric, properties: Mapping[str, Any]) -> str | None:
         value = properties.get(name)
         if isinstance(value, str) and value:
             path = value.partition("?")[0].partition("#")[0][:_ENDPOINT_CHARS_MAX]
-            return "/".join("*" if any(map(str.isdigit, p)) else p for p in path.split("/"))
+            return "/".join("*" if _is_id(part) else part for part in path.split("/"))
     return None
+
+
+def _is_id(part: str) -> bool:
+    return any(map(str.isdigit, part)) and not _VERSION.fullmatch(part)
 
 
 def _side(term: Term | None, properties: Mapping[str, Any], weight: int) -> int:
