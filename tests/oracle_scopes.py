@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 LEARNING, INTERACTION = "learning_progress", "user_interaction"
 
@@ -11,11 +11,11 @@ LEARNING, INTERACTION = "learning_progress", "user_interaction"
 class School:
     """Two organizations whose people and classes bear the same names on purpose."""
 
-    teaches: Mapping[str, Mapping[str, set[str]]] = {
+    teaches: ClassVar[Mapping[str, Mapping[str, set[str]]]] = {
         "north": {"tess": {"c1", "c3"}, "tom": {"c2"}, "tina": set()},
         "south": {"tess": {"c2"}, "tom": {"c1"}},
     }
-    manages: Mapping[str, Mapping[str, set[str]]] = {
+    manages: ClassVar[Mapping[str, Mapping[str, set[str]]]] = {
         "north": {"thea": {"tess", "tina"}},
         "south": {"thea": {"tom"}},
     }

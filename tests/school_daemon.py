@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from mlc_broker.model.catalog import Catalog
 from tests.daemon import Daemon
@@ -38,11 +38,11 @@ CATEGORIES = {name: kind.category for name, kind in Catalog.standard().types.ite
 class World(School):
     """As in the roster below."""
 
-    teaches = {
+    teaches: ClassVar[Mapping[str, Mapping[str, set[str]]]] = {
         "north": {"tess": {"c1", "c3"}, "tom": {"c2"}},
         "south": {"tova": {"c9"}},
     }
-    manages = {"north": {"thea": {"tess"}}, "south": {}}
+    manages: ClassVar[Mapping[str, Mapping[str, set[str]]]] = {"north": {"thea": {"tess"}}, "south": {}}
 
 
 class SchoolDaemon:
@@ -111,7 +111,7 @@ def _records() -> dict[str, dict[str, Any]]:
 def _events(org: str) -> list[dict[str, Any]]:
     now = datetime.now(UTC)
     people = [name for name, (where, _) in ROLES.items() if where == org]
-    made = []
+    made: list[dict[str, Any]] = []
     for user in [*people, "stranger", None]:
         for kind, properties in TYPES.items():
             for teacher in (None, *World.teaches[org]):

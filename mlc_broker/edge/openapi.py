@@ -23,6 +23,7 @@ USUAL = {
     413: "The body is over its limit",
     415: "The body is of a type that is not read here",
     429: "Too much in too short a time",
+    431: "The request's line and headers are over their limit",
     500: "Something broke in the daemon",
     503: "The daemon cannot do this now",
 }
@@ -93,6 +94,8 @@ def _usual(route: Route) -> set[int]:
         statuses |= {401, 403, 429}
     if route.parameters:
         statuses |= {404}
+    if route.parameters or route.query is not None:
+        statuses |= {431}
     if route.bodies:
         statuses |= {408, 413, 415}
     return statuses

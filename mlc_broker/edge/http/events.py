@@ -21,7 +21,7 @@ from mlc_broker.query.query import PAGE_EVENTS_MAX, Queries
 from mlc_broker.query.scopes import Asker, asker_for
 
 Value = Annotated[str, Meta(min_length=1, max_length=128)]
-Values = Annotated[list[Value], Meta(max_length=1000)]
+Values = Annotated[list[Value], Meta(max_length=100)]
 Time = Annotated[str, Meta(max_length=64, extra_json_schema={"format": "date-time"})]
 Category = Literal[
     "learning_progress", "user_interaction", "system_performance", "business_intelligence"
