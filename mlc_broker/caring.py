@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import trio
 
 from mlc_broker import wiring
+from mlc_broker._version import __version__
 from mlc_broker.config import Config
 from mlc_broker.edge.http.people import Desk, JobView, shown_job
 from mlc_broker.model.filter import Filter
@@ -16,10 +20,14 @@ from mlc_broker.model.principal import Grant, Principal, Scope
 from mlc_broker.model.retention import DAYS_MAX
 from mlc_broker.pipeline.builtin.protect import pseudonym
 from mlc_broker.runtime.clock import Clock
+from mlc_broker.runtime.control import Arguments, Handler
 from mlc_broker.store.care import holdings
+from mlc_broker.store.care.backup import back_up
 from mlc_broker.store.care.erased import ERASED, ErasedList
 from mlc_broker.store.care.erasure import Erasure
 from mlc_broker.store.care.jobs import Job, Jobs
+from mlc_broker.store.care.purge import Purge
+from mlc_broker.store.care.restored import erased_since
 from mlc_broker.store.roster import Roster
 from mlc_broker.store.roster_import import import_bytes
 from mlc_broker.store.store import Store
@@ -45,6 +53,7 @@ class Caring:
             grace_days=config.privacy.erasure_grace_days,
             pseudonym=lambda user_id: pseudonym(user_id, key) or "",
         )
+        self.purge = Purge(store, self.jobs, clock=clock, monotonic=time.monotonic)
         self.who_read: Callable[[str, str], Any] | None = None  # the access log, once it is there
 
     def close(self) -> None:
@@ -59,6 +68,58 @@ class Caring:
             jobs=_JobDesk(self.erasure, self.jobs),
             holdings=self.holdings,
         )
+
+    def verbs(self) -> dict[str, Handler]:
+        """Return what the commands may ask over the house telephone."""
+        return {"purge": self._purge, "erase": self._erase, "backup": self._backup}
+
+    async def back_up(self, target: Path) -> dict[str, Any]:
+        """Copy everything into an empty directory; commits go on meanwhile."""
+        async with self._store.upkeep.standing_still():
+            contents = await trio.to_thread.run_sync(
+                partial(
+                    back_up,
+                    self._config.data_path,
+                    target,
+                    now=self._clock.now(),
+                    broker=__version__,
+                )
+            )
+        return {"files": len(contents.files), "bytes": contents.bytes, "directory": str(target)}
+
+    async def erase_again(self, lists: list[Path]) -> int:
+        """After a restore: write down who was erased since, and hide them at once; return how many."""
+        key = wiring.secret_of(self._config, self._config.privacy.pseudonym_key_file)[:64]
+        people = await trio.to_thread.run_sync(
+            erased_since, self.erased, lists, key, self._store, self._roster
+        )
+        for organization_id, user_id in people:
+            await self._store.hide(organization_id, user_id)
+            await self.erasure.erase(
+                organization_id, user_id, requested_by="restore", immediately=True
+            )
+        return len(people)
+
+    async def _purge(self, asked: Arguments) -> dict[str, Any]:
+        if asked.get("dry_run"):
+            done = await self.purge.would_purge()
+        else:
+            done = await self.purge.purge(confirmed=bool(asked.get("confirm")))
+        told: dict[str, Any] = msgspec.to_builtins(done)
+        return told
+
+    async def _erase(self, asked: Arguments) -> dict[str, Any]:
+        job = await self.erasure.erase(
+            asked["organization_id"],
+            asked["user_id"],
+            requested_by=asked.get("requested_by", "command line"),
+            immediately=bool(asked.get("immediately")),
+        )
+        told: dict[str, Any] = msgspec.to_builtins(_view(job))
+        return told
+
+    async def _backup(self, asked: Arguments) -> dict[str, Any]:
+        return await self.back_up(Path(asked["directory"]))
 
     async def holdings(self, principal: Principal) -> dict[str, Any]:
         """Return what is held about who asks: events, retention, consents, who has read them."""

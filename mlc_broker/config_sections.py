@@ -218,6 +218,26 @@ class ConsentDefaults(Section, frozen=True, kw_only=True):
     business_intelligence: Default = True
 
 
+class RetentionRules(Section, frozen=True, kw_only=True):
+    """How long events are kept at most: shorter than the law's table, never longer."""
+
+    purpose: Annotated[
+        str, Meta(min_length=10, description="why events are kept; `mlc-broker policy` prints it")
+    ] = "To show students, teachers and schools how learning goes, and to keep the platform running."
+    business_need: Annotated[
+        str, Meta(min_length=10, description="why for so long; `mlc-broker policy` prints it")
+    ] = "Progress is compared over school careers; faults and misuse are looked into afterwards."
+    standard_days: Annotated[int, Meta(ge=1, le=2555, description="learning and using")] = 2555
+    sensitive_days: Annotated[int, Meta(ge=1, le=1095, description="level `sensitive`")] = 1095
+    pii_days: Annotated[int, Meta(ge=1, le=365, description="level `pii`, anonymized")] = 365
+    system_days: Annotated[int, Meta(ge=1, le=365, description="performance and errors")] = 365
+
+    def days(self, retention: str) -> int:
+        """Return the period of a retention class."""
+        days: int = getattr(self, f"{retention}_days")
+        return days
+
+
 class Privacy(Section, frozen=True, kw_only=True):
     """How people, children above all, are protected."""
 
@@ -237,6 +257,9 @@ class Privacy(Section, frozen=True, kw_only=True):
     consent: Annotated[ConsentDefaults, Meta(description="defaults by category")] = field(
         default_factory=ConsentDefaults
     )
+    retention: Annotated[
+        RetentionRules, Meta(description="periods, and what the written policy says")
+    ] = field(default_factory=RetentionRules)
 
 
 class Limits(Section, frozen=True, kw_only=True):

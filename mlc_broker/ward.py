@@ -19,6 +19,7 @@ from mlc_broker.model.batch import Batch, Origin, Outcome, Receipt
 from mlc_broker.model.errors import Malformed
 from mlc_broker.model.event import Facts
 from mlc_broker.model.principal import Principal
+from mlc_broker.runtime.control import Arguments, Handler
 from mlc_broker.store.quarantine import Kept, Quarantine
 
 BATCH_EVENTS = 200
@@ -39,6 +40,24 @@ class Ward:
         self._limits = wiring.wire_limits(config)
         self._bytes_max = config.storage.quarantine_bytes_max
         self._lock = trio.Lock()  # two replays at once would only do the work twice
+
+    def verbs(self) -> dict[str, Handler]:
+        """Return what the commands may ask over the house telephone."""
+
+        async def causes(_: Arguments) -> Any:
+            return await self.causes()
+
+        async def show(asked: Arguments) -> Any:
+            return await self.show(msgspec.convert(asked, ReplayForm))
+
+        async def replay(asked: Arguments) -> Any:
+            return await self.replay(msgspec.convert(asked, ReplayForm))
+
+        return {
+            "quarantine.list": causes,
+            "quarantine.show": show,
+            "quarantine.replay": replay,
+        }
 
     async def causes(self) -> Causes:
         """Return what is kept, by cause."""

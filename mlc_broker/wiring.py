@@ -29,6 +29,7 @@ from mlc_broker.edge.websocket import WebSocketLimits
 from mlc_broker.model.catalog import Catalog
 from mlc_broker.model.custom import load_custom_types
 from mlc_broker.model.errors import ConfigError
+from mlc_broker.model.retention import DAYS_MAX
 from mlc_broker.pipeline.actor import Actor
 from mlc_broker.pipeline.plugin_files import find_types
 from mlc_broker.pipeline.processor import Tools
@@ -79,6 +80,7 @@ def _inherited(config: Config) -> dict[str, dict[str, Any]]:
             "future_seconds_max": events.future_seconds_max,
             "clock_skew_seconds_max": events.clock_skew_seconds_max,
         },
+        "enrich": {"days": {name: privacy.retention.days(name) for name in DAYS_MAX}},
         "protect": {
             "unknown_age": privacy.unknown_age,
             "pseudonym_key": secret_of(config, privacy.pseudonym_key_file)[:64],

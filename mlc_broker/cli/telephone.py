@@ -17,10 +17,10 @@ def runs(config: Config) -> bool:
     return control.answers(config.data_path / CONTROL)
 
 
-def ask(config: Config, verb: str, **args: Any) -> Any:
+def ask(config: Config, verb: str, *, seconds_max: float = 60.0, **args: Any) -> Any:
     """Ask the daemon; BrokerError tells what it refused, an OSError that none runs."""
     try:
-        return control.ask(config.data_path / CONTROL, verb, args)
+        return control.ask(config.data_path / CONTROL, verb, args, seconds_max=seconds_max)
     except control.Refused as error:
         raise _in_words(error) from None
 

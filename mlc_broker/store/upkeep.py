@@ -52,6 +52,10 @@ class Upkeep:
         self._unmergeable: set[HomeEntry] = set()
         self._retired: dict[int, float] = {}  # sealed hot files, and since when
 
+    def standing_still(self) -> trio.Lock:
+        """Return the lock under which no file is begun, sealed, merged or removed."""
+        return self._lock
+
     async def rotate(self, now_ms: int) -> None:
         """Begin a new hot file; the old one waits to be sealed."""
         async with self._lock:

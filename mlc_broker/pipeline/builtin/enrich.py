@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from datetime import date
 from typing import ClassVar
 
+from msgspec import Struct
 from msgspec.structs import replace
 
-from mlc_broker.model.event import Event, Facts, Privacy
+from mlc_broker.model.event import Event, Facts, Privacy, Retention
 from mlc_broker.model.person import age_band, has_parental_consent
 from mlc_broker.model.principal import PERFORMANCE
 from mlc_broker.model.retention import DAYS_MAX, stricter
@@ -22,6 +23,13 @@ class Enrich(Processor):
     name = "enrich"
     stage = Stage.ENRICH
     pure: ClassVar[bool] = True
+
+    class Settings(Struct, frozen=True, forbid_unknown_fields=True):
+        """How long events of each class are kept here at most, where that is shorter than the law."""
+
+        days: dict[Retention, int] = {}
+
+    settings: Settings
 
     async def process_many(self, events: Sequence[Event]) -> Sequence[Verdict]:
         """Return the events with their facts, privacy level and retention filled in."""
@@ -50,7 +58,7 @@ class Enrich(Processor):
         kind = self.tools.catalog.types[event.event_type]
         level = stricter(kind.privacy, event.privacy_level)
         retention = "system" if kind.category == PERFORMANCE else level
-        days = DAYS_MAX[retention]
+        days = min(DAYS_MAX[retention], self.settings.days.get(retention, DAYS_MAX[retention]))
         facts = event.facts
         organization_id = event.organization_id
         if organization_id is not None:

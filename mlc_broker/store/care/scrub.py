@@ -26,6 +26,8 @@ from mlc_broker.store.shard import Shard, first_expiry
 from mlc_broker.store.store import Store
 from mlc_broker.store.view import HotView
 
+TRIES, TRY_SECONDS = 20, 0.2  # for a hot file that somebody reads yet
+
 
 class Scrubber:
     """Works on the files of one store."""
@@ -44,8 +46,12 @@ class Scrubber:
         await store.seal_now()
         hidden = frozenset((organization_id, name) for name in names)
         dropped = await store.upkeep.rewrite(partial(_drop_person, names=names, hidden=hidden))
-        await store.release(grace_seconds=0.0)
-        return None if store.upkeep.held else {"events": unsealed + dropped}
+        for _ in range(TRIES):
+            await store.release(grace_seconds=0.0)
+            if not store.upkeep.held:
+                return {"events": unsealed + dropped}
+            await trio.sleep(TRY_SECONDS)  # the rollups are about to be done with it
+        return None
 
     async def _in_hot_files(self, organization_id: str, names: tuple[str, ...]) -> int:
         """Count what sealing is about to leave behind."""
