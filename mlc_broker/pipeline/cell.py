@@ -13,6 +13,7 @@ from contextvars import copy_context
 from types import coroutine
 from typing import Any
 
+import outcome
 import trio
 
 from mlc_broker.model.errors import ProcessorFailed
@@ -107,25 +108,22 @@ class _Cell:
     def _drive(self) -> Generator[Any, Any, Any]:
         """Run the plugin's coroutine step by step, as `await` would."""
         steps = self._begin()
-        step: Callable[[Any], Any] = steps.send
         argument: Any = None
         while True:
             self._slices.enter(self._who)
             try:
-                trap = step(argument)
+                trap = steps.send(argument)
             except StopIteration as end:
                 return end.value
             finally:
                 self._slices.leave()
-            try:
-                argument = yield trap
-                step = steps.send
-            except BaseException as error:  # handed on to the plugin, unless it was left
+            argument = yield trap
+            # trio hands a cancellation in as an Outcome that holds the exception
+            if isinstance(argument, outcome.Error) and isinstance(argument.error, trio.Cancelled):
                 self._cancelled += 1
                 if self.abandoned or self._cancelled > _CANCELLED_MAX:
                     self._left = steps
-                    raise
-                step, argument = steps.throw, error
+                    argument.unwrap()
 
     def _begin(self) -> Coroutine[Any, Any, Any]:
         self._slices.enter(self._who)
