@@ -23,8 +23,13 @@ from mlc_broker.query.scopes import Asker, asker_for, ferpa_class
 from mlc_broker.store.audit_entry import Entry
 from mlc_broker.store.columns import Rows
 from mlc_broker.store.hot import Committed
-from mlc_broker.store.select import Selection, Words, select
+from mlc_broker.store.index import MENTIONED
+from mlc_broker.store.select import Selection, Words, mentions, select
 from mlc_broker.store.store import Store
+
+SLICE_SECONDS = (
+    0.001  # of delivering, then as long a pause: a commit takes several turns of the loop
+)
 
 Rename = Callable[[bytes], bytes]
 """A stored line with its person's pseudonym in place of their id."""
@@ -95,9 +100,13 @@ class Live:
         for group in _by_file(noted):
             words = self.store.files.hot[group[0].hot].dictionary
             batch = Batch(group, self._rename)
+            await trio.lowlevel.checkpoint()
+            began = trio.current_time()
             for subscriber in list(self._subscribers):
                 self._offer(subscriber, batch, words)
-                await trio.lowlevel.checkpoint()  # publishing goes first
+                if trio.current_time() - began > SLICE_SECONDS:
+                    await trio.sleep(SLICE_SECONDS)  # publishing goes first
+                    began = trio.current_time()
 
     async def subscribe(self, principal: Principal, filter_: Filter) -> Subscription:
         """Begin a subscription: from this call's return on nothing is left out but by `missed`.
@@ -159,10 +168,12 @@ class Live:
             subscription.end()
 
     def _offer(self, subscription: Subscription, batch: Batch, words: Words) -> None:
-        mask = select(batch.rows, words, self.selection(subscription))
+        wanted = self.selection(subscription)
+        places = batch.mentioning(mentions(words, wanted))
+        if len(places):
+            places = places[select(batch.rows[places], words, wanted)]
         if subscription.after >= batch.first:
-            mask &= batch.sequences > subscription.after
-        places = np.flatnonzero(mask)
+            places = places[batch.sequences[places] > subscription.after]
         if len(places):
             pseudonymous = subscription.scope.pseudonymous
             lines = batch.lines(places.tolist(), pseudonymous=pseudonymous)
@@ -184,6 +195,22 @@ class Batch:
         ]
         self._opened: dict[int, list[bytes]] = {}
         self._renamed: dict[int, bytes] = {}
+        codes = np.concatenate([self.rows[name] for name in MENTIONED])
+        order = np.argsort(codes, kind="stable")
+        self._mentioned, self._at = codes[order], order % len(self.rows)
+
+    def mentioning(self, needs: list[list[int]]) -> NDArray[np.intp]:
+        """Return the places of rows that mention one code of the shortest list in `needs`.
+
+        Most readers want one person's or one class's events: they look at those rows alone.
+        """
+        if not needs:
+            return np.arange(len(self.rows))
+        codes = np.array(min(needs, key=len), self._mentioned.dtype)
+        begins = np.searchsorted(self._mentioned, codes, "left").tolist()
+        ends = np.searchsorted(self._mentioned, codes, "right").tolist()
+        found = [self._at[i:j] for i, j in zip(begins, ends, strict=True) if i < j]
+        return np.unique(np.concatenate(found)) if found else np.empty(0, np.intp)
 
     def lines(self, places: list[int], *, pseudonymous: bool) -> list[bytes]:
         """Return the lines at these places of `rows`."""
