@@ -67,7 +67,7 @@ def _named(rows_of: Iterator[Rows], words: Mapping[int, str]) -> Iterator[Person
 def _packs(path: Path) -> Iterator[Rows]:
     connection = open_reader(path)
     try:
-        for row in connection.execute("SELECT n, t0, t1, recv, ids, cols, '', '', '' FROM pack"):
+        for row in connection.execute("SELECT n, t0, t1, recv, ids, cols, x'', x'', x'' FROM pack"):
             yield Pack.from_row(row).rows()
     finally:
         connection.close()
