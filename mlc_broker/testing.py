@@ -1,7 +1,7 @@
 """For tests, ours and a plugin author's: a clock to turn, events to send, threads left out.
 
-    kept, refused = await run(Screen, [play(87), play(187)], score_max=100)
-    await check_processor(Screen, score_max=100)
+`await run(Screen, [event], score_max=100)` gives verdicts; `await check_processor(Screen)` tries
+everything that may happen to a processor.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Add what a game teaches, from a registry of games: a JSON file, read again when it changes.
 
-    {"G-01542": {"concepts": ["intervals"]}, "G-00120": {"concepts": ["rhythm", "tempo"]}}
+`{"G-01542": {"concepts": ["intervals"]}, "G-00120": {"concepts": ["rhythm", "tempo"]}}`
 """
 
 import json

@@ -6,10 +6,9 @@ import json
 from datetime import timedelta
 from pathlib import Path
 
-from plugins.games import Games
-
 from mlc_broker import Event
 from mlc_broker.testing import FixedClock, ask, check_processor, make_event, make_tools, run
+from plugins.games import Games
 
 
 def registry(path: Path, *concepts: str) -> str:

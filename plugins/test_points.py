@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from plugins.points import Points
-
 from mlc_broker import Event
 from mlc_broker.testing import check_processor, make_event, run
+from plugins.points import Points
 
 
 def play(*, passed: bool = True, score: int = 87, **changes: Any) -> Event:

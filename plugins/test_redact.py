@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from plugins.redact import Redact
 
 from mlc_broker import Event
 from mlc_broker.testing import check_processor, make_event, run
+from plugins.redact import Redact
 
 
 async def seen(text: object, **settings: Any) -> object:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from plugins.screen import Screen
-
 from mlc_broker import Drop, Event, Reject
 from mlc_broker.testing import check_processor, make_event, run
+from plugins.screen import Screen
 
 
 def play(score: int, ms: int = 60_000) -> Event:

@@ -135,9 +135,7 @@ def shadow(config: Config, name: str, file: str, seconds: float, as_json: bool) 
     """
     path = str(Path(file).absolute()) if file else ""
     report: dict[str, Any] = {}
-    for report in telephone.follow(
-        config, "plugins.shadow", name=name, file=path, seconds=seconds
-    ):
+    for report in telephone.follow(config, "plugins.shadow", name=name, file=path, seconds=seconds):
         if not as_json:
             say(_figures(report))
     if as_json:
@@ -214,7 +212,9 @@ def _own_tests(folder: Path, sources: list[str]) -> bool:
     if importlib.util.find_spec("pytest_trio") is not None:
         command += ["-o", "trio_mode=true"]
     # They say `from plugins.mark import Mark`: the folder above must be on the path.
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder.parent.absolute()), *sys.path])}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(folder.parent.absolute()), *sys.path])
+    }
     done = subprocess.run([*command, *files], check=False, env=environment)  # noqa: S603 (our own)
     return done.returncode != 0
 

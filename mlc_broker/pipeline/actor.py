@@ -110,7 +110,7 @@ class Actor:
         with trio.CancelScope(shield=True):
             try:
                 await self._call(self._processor.close, self.seconds_max)
-            except Exception as error:  # guard: a processor's step
+            except Exception as error:  # noqa: BLE001 (guard: a processor's step)
                 self.health.detail = self.health.detail or f"close: {describe(error)}"
 
     def disable(self, why: str) -> None:
@@ -162,7 +162,7 @@ class Actor:
                 self._emit(work, number, derive.address(self.name, box, events))
         except trio.TooSlowError:
             return f"no verdict within {seconds_max:g} s"
-        except Exception as error:  # guard: a processor's step
+        except Exception as error:  # noqa: BLE001 (guard: a processor's step)
             return describe(error)
         return verdicts
 
@@ -217,7 +217,7 @@ class Actor:
         try:
             self._processor = processor = self._made()
             await self._call(processor.open, self.seconds_max)
-        except Exception as error:  # guard: a processor's step
+        except Exception as error:  # noqa: BLE001 (guard: a processor's step)
             self.health.detail = describe(error)
             self._try_later(0.0)
             return False

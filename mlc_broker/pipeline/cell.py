@@ -76,7 +76,7 @@ class _Cell:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._inner)
-        except BaseException as error:  # noqa: BLE001 (guard: a processor's step)
+        except BaseException as error:
             if _without_cancelled(error) is not None and self.error is None:
                 self.error = _as_exception(error)
             if isinstance(error, trio.Cancelled):

@@ -12,7 +12,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import msgspec
@@ -115,7 +114,9 @@ class Caged(Processor):
     async def _take(self) -> ToParent:
         (length,) = frames.LENGTH.unpack(await self._bytes(frames.LENGTH.size))
         if length > frames.FRAME_BYTES_MAX:
-            raise ProcessorFailed(f"it answered {length} bytes; {frames.FRAME_BYTES_MAX} is the most")
+            raise ProcessorFailed(
+                f"it answered {length} bytes; {frames.FRAME_BYTES_MAX} is the most"
+            )
         body = await self._bytes(length)
         try:
             word: ToParent = frames.to_parent.decode(body)

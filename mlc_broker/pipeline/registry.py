@@ -6,6 +6,7 @@ import difflib
 import inspect
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -185,7 +186,7 @@ def _memory(where: str, use: str, value: object) -> int:
 
 
 def _check_order(steps: Sequence[Step]) -> None:
-    for number, (before, after) in enumerate(zip(steps, steps[1:], strict=False), 1):
+    for number, (before, after) in enumerate(pairwise(steps), 1):
         if after.kind.stage < before.kind.stage:
             msg = (
                 f'[[pipeline]] {number} "{before.use}" ({before.kind.stage.name.lower()}) stands '

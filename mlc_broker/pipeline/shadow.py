@@ -1,4 +1,4 @@
-"""A new version beside the old, on live traffic, without effect: what would it have done?
+"""A new version beside the old, on live traffic, without effect: what it would have done.
 
 It sees what the plugin in force sees, a batch at a time, in a process of its own and behind a
 bounded queue: when it is slower than the traffic it misses batches, and nobody waits for it.
@@ -97,7 +97,7 @@ class Shadow:
             events, verdicts = await self._queue.receive()
             try:
                 await self._compare(events, verdicts)
-            except Exception as error:  # guard: a processor's step
+            except Exception as error:  # noqa: BLE001 (guard: a processor's step)
                 self.report.events += len(events)
                 self.report.failed += len(events)
                 self._complain(describe(error))

@@ -49,7 +49,7 @@ class NotRunning(ConnectionError):
         super().__init__(errno.ECONNREFUSED, f"no daemon answers at {path}; is it running?")
 
 
-class Refused(Exception):  # noqa: N818 (named by what happened)
+class Refused(Exception):
     """The daemon could not do what was asked; `kind` is the class of its error."""
 
     def __init__(self, message: str, kind: str) -> None:
@@ -101,7 +101,7 @@ class Control:
                     await _send(stream, {"error": "too many callers at once", "kind": "Busy"})
                 else:
                     await self._converse(stream)
-        except Exception as error:  # guard: a connection
+        except Exception as error:  # noqa: BLE001 (guard: a connection)
             if not isinstance(error, trio.BrokenResourceError | trio.ClosedResourceError):
                 log.warning("a caller was lost", error=f"{type(error).__name__}: {error}")
         finally:

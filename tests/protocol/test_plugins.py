@@ -144,7 +144,11 @@ expect = { outcome = "stored", "properties.brief" = true }
     failed = daemon.command("test", expect=1)
     assert "reason: expected 'long', got 'too_short'" in failed.stdout
     assert "not running" in daemon.command("plugins", "list").stdout
-    broken = put_plugin(daemon, "odd", "class Odd(Processor):\n    name = 'odd'\n    async def process(self, event):\n        return event.properties['game_id']\n")
+    broken = put_plugin(
+        daemon,
+        "odd",
+        "class Odd(Processor):\n    name = 'odd'\n    async def process(self, event):\n        return event.properties['game_id']\n",
+    )
     assert broken.exists()
     told = daemon.command("plugins", "test", "odd", expect=1)
     assert "odd: breaks the contract" in told.stdout

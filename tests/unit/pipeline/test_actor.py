@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, ClassVar
 
 import pytest
@@ -60,10 +61,8 @@ class Does(Processor):
 
 async def swallow() -> None:
     while True:
-        try:
+        with suppress(BaseException):
             await trio.sleep_forever()
-        except BaseException:
-            pass
 
 
 async def crash() -> None:
@@ -176,7 +175,9 @@ async def test_a_built_in_that_does_not_open_stops_the_start() -> None:
         stage = Stage.ENRICH
 
     pipeline = Pipeline(
-        [actor(Ours, Ours.Settings(broken_open=True))], keep=ListStore(), quarantine=ListQuarantine()
+        [actor(Ours, Ours.Settings(broken_open=True))],
+        keep=ListStore(),
+        quarantine=ListQuarantine(),
     )
     with pytest.raises(PluginLoadError):
         await pipeline.open()

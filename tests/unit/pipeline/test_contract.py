@@ -15,6 +15,7 @@ from mlc_broker.model.verdict import Drop, Reject
 from mlc_broker.pipeline.contract import REASONS_MAX, Contract, describe
 from mlc_broker.testing import make_event
 
+WRONG: Any = 5
 FACTS = Facts(role="student", retention_days=100)
 
 
@@ -63,8 +64,8 @@ def test_what_a_plugin_may_change(changes: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    [None, 5, "x", [], [None], {"a": 1}, iter([]), [Drop(5)], [Drop("x" * 65)], [Drop("")],
-     [Reject("a", None)], [object()]],
+    [None, 5, "x", [], [None], {"a": 1}, iter([]), [Drop(WRONG)], [Drop("x" * 65)], [Drop("")],
+     [Reject("a", WRONG)], [object()]],
 )  # fmt: skip
 def test_nonsense_is_no_answer(answer: Any) -> None:
     with pytest.raises(ProcessorFailed):

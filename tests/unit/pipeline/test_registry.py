@@ -11,7 +11,9 @@ from mlc_broker.model.errors import ConfigError, UnknownProcessor, UnsafePlugin,
 from mlc_broker.pipeline.plugin_files import find_types, load_file, plugin_files
 from mlc_broker.pipeline.registry import Registry
 
-HEAD = "from msgspec import Struct\nfrom mlc_broker import EventType, Processor, Properties, Stage\n"
+HEAD = (
+    "from msgspec import Struct\nfrom mlc_broker import EventType, Processor, Properties, Stage\n"
+)
 ONE = HEAD + "class One(Processor):\n    name = 'one'\n"
 WITH_SETTINGS = (
     ONE
