@@ -222,6 +222,8 @@ class Broker:
             )
         )
         self.telemetry.watch_queue("pipeline", lambda: float(self.pipeline.waiting))
+        guests = self.telemetry.connections.labels("websocket")
+        guests.set_function(lambda: len(self.conversations))
 
     async def _start(self, nursery: trio.Nursery) -> None:
         """Start what runs beside the doors, each under supervision."""

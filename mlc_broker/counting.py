@@ -82,7 +82,7 @@ class Counting:
         )
         self.watching = Watching(self.book, self.rollups, clock=clock)
         self.recounting = Recount()  # how far `verify` has come
-        telemetry.registry.register(_Steps(steps))
+        telemetry.registry.register(_Steps(steps, self.rollups))
         telemetry.watch_queue("rollups", lambda: float(self.rollups.waiting))
 
     async def open(self) -> None:
@@ -93,7 +93,12 @@ class Counting:
             for name, kind in self._catalog().types.items()
         ]
         await trio.to_thread.run_sync(self.rollups.note_kinds, kinds)
+        self._store.writer.on_written = self._written
         self._store.keep_from = self.rollups.keep_from
+
+    def _written(self, events: int, seconds: float) -> None:
+        self._telemetry.commit_events.observe(events)
+        self._telemetry.commit_seconds.observe(seconds)
 
     def settled(self, batch: Batch, receipts: Sequence[Receipt]) -> None:
         """Count what became of what was sent."""
@@ -160,8 +165,8 @@ def zone_of(roster: Roster, organization_id: str) -> str:
 class _Steps(Collector):
     """Each processor's work, asked for when somebody reads the figures."""
 
-    def __init__(self, steps: Callable[[], Iterable[Any]]) -> None:
-        self._steps = steps
+    def __init__(self, steps: Callable[[], Iterable[Any]], rollups: Rollups) -> None:
+        self._steps, self._rollups = steps, rollups
 
     def collect(self) -> Iterable[Family]:
         """Return seconds, events and failures by processor."""
@@ -172,4 +177,8 @@ class _Steps(Collector):
             seconds.add_metric([step.name], step.health.seconds)
             events.add_metric([step.name], step.health.events)
             failures.add_metric([step.name], step.health.failures)
-        return [seconds, events, failures]
+        counted = CounterMetricFamily("mlc_rollups_events", "Events counted for the metrics")
+        counted.add_metric([], self._rollups.events)
+        counting = CounterMetricFamily("mlc_rollups_seconds", "CPU time of counting them")
+        counting.add_metric([], self._rollups.seconds)
+        return [seconds, events, failures, counted, counting]

@@ -73,7 +73,12 @@ def reference() -> str:
         if fields:
             cells = (_list(fields), _list(ALLOWED[source]), ", ".join(GRAINS_OF[source]))
             rows.append(f"| `{source}` | {' | '.join(cells)} |")
-    parts = [_OPENING, *rows, "", "Operators: `is`, `is_not`, `in`, `at_least`, `at_most`, `given`, "]
+    parts = [
+        _OPENING,
+        *rows,
+        "",
+        "Operators: `is`, `is_not`, `in`, `at_least`, `at_most`, `given`, ",
+    ]
     parts[-1] += "`missing`.\n"
     parts.append("## The standard metrics\n")
     return "\n".join([*parts, *(_section(metric) for metric in STANDARD)])

@@ -99,6 +99,10 @@ class Conversations:
         self._talk = talk
         self._open: set[Conversation] = set()
 
+    def __len__(self) -> int:
+        """How many guests there are."""
+        return len(self._open)
+
     async def converse(self, connection: Guest) -> None:
         """Hold one conversation to its end."""
         conversation = Conversation(self._talk, connection)

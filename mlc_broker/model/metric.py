@@ -249,10 +249,14 @@ def load_metrics(folder: Path) -> list[Metric]:
             listed = said["metric"] if isinstance(said, dict) and "metric" in said else said
             some = msgspec.convert(listed if isinstance(listed, list) else [listed], list[Metric])
             for metric in some:
-                if not metric.name.startswith("org."):
-                    raise ValueError(f'metric {metric.name}: name: begin it with "org."')
-                metric.check()
+                _check_own(metric)
         except (msgspec.MsgspecError, ValueError) as error:
             raise ValueError(f"{path.name}: {error}") from error
         found += some
     return found
+
+
+def _check_own(metric: Metric) -> None:
+    if not metric.name.startswith("org."):
+        raise ValueError(f'metric {metric.name}: name: begin it with "org."')
+    metric.check()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+import msgspec
 import trio
 from msgspec import Struct
 
@@ -20,13 +21,12 @@ from mlc_broker.model.errors import (
     TooLarge,
     Unavailable,
 )
-from mlc_broker.model.event import rfc3339
 from mlc_broker.model.metric import Metric, Metrics, Term
 from mlc_broker.model.person import Organization
-from mlc_broker.model.principal import Hierarchy, Principal, Role, Scope, scope_for
+from mlc_broker.model.principal import Hierarchy, Principal, Scope, scope_for
 from mlc_broker.model.sketch import quantiles
 from mlc_broker.query import metrics_rules
-from mlc_broker.query.metrics_sql import Asked, grouped
+from mlc_broker.query.metrics_sql import Asked, filtered, grouped
 from mlc_broker.query.metrics_time import Calendar
 from mlc_broker.query.scopes import Asker, ferpa_class
 from mlc_broker.query.suppression import suppress
@@ -184,7 +184,10 @@ class MetricBook:
     async def _rows(self, asked: Asked, calendar: Calendar) -> list[Row]:
         if asked.metric.rule is not None:
             rules = partial(metrics_rules.rows, asked, calendar, self._read_now)
-            return await self._in_thread_soon(rules)
+            made: list[Row] = await self._in_thread_soon(rules)
+            return made
+        if _wants_begin(asked):
+            asked = await self._from_first_day(asked)
         sides = [asked.metric.numerator]
         if asked.metric.denominator is not None:
             sides.append(asked.metric.denominator)
@@ -209,21 +212,25 @@ class MetricBook:
             if term is not None and term.total == "people_days":
                 row["denominator"] = row["_people"] * calendar.days_of(row["_at"], asked)
             elif term is not None and term.total == "seats":
-                row["denominator"] = self._seats(row, asked)
+                row["denominator"] = self._seats(asked)
             _value(row, asked)
+
+    async def _from_first_day(self, asked: Asked) -> Asked:
+        """Return the question from the first day on of which anything is counted."""
+        query = filtered(asked)
+        query.columns = ["min(s.at - s.at % 1440)"]
+        found = await self._in_thread_soon(partial(self._read_now, query.text, query.values))
+        return msgspec.structs.replace(asked, begin=found[0][0])
 
     async def _apart(self, term: Term, asked: Asked) -> dict[tuple[Any, ...], float]:
         kept = tuple(name for name in asked.group_by if name not in term.apart)
         filters = {k: v for k, v in asked.filters.items() if k not in term.apart}
-        whole = Asked(
-            **{n: getattr(asked, n) for n in Asked.__struct_fields__}
-            | {"group_by": kept, "filters": filters}
-        )
+        whole = msgspec.structs.replace(asked, group_by=kept, filters=filters)
         query = grouped(whole, [term])
         found = await self._in_thread_soon(partial(self._read_now, query.text, query.values))
         return {tuple(values[: len(kept) + 1]): values[-1] for values in found}
 
-    def _seats(self, row: Row, asked: Asked) -> int:
+    def _seats(self, asked: Asked) -> int:
         organization = asked.scope.organization_id
         known = None if organization is None else self._places.organization(organization)
         return 0 if known is None else known.seats
@@ -314,6 +321,13 @@ def _check(metric: Metric, question: Question) -> None:
             raise Malformed(f"{metric.name} has no dimension `{name[:64]}`; it has {known}.")
 
 
+def _wants_begin(asked: Asked) -> bool:
+    """Whether the days of a window count that has no begin."""
+    term = asked.metric.denominator
+    days = term is not None and term.total == "people_days"
+    return days and asked.begin is None and asked.grain == "total"
+
+
 def _row(values: Sequence[Any], asked: Asked) -> Row:
     at, rest = values[0], values[1:]
     width = len(asked.group_by)
@@ -332,7 +346,7 @@ def _value(row: Row, asked: Asked) -> None:
     over = row.pop("numerator")
     if "denominator" not in row:
         row["value"] = _whole(over)
-        row["_counts"] = over is not None
+        row["_counts"] = bool(over)
         return
     under = row.pop("denominator")
     row["value"] = over / under if under else None

@@ -130,7 +130,7 @@ def _reviews(asked: Asked, calendar: Calendar, read: Read) -> Iterable[Told]:
     for mark in marks:
         if mark.type != _WORD["review_scheduled"] or mark.v1 < 0:
             continue
-        day = _day(mark.v1, mark, calendar)
+        day = _day(mark.v1, mark)
         begun = asked.begin is None or day * DAY >= asked.begin
         over = day * DAY >= asked.end if asked.end is not None else day * DAY > calendar.now
         if begun and not over:
@@ -180,7 +180,8 @@ def _at_risk(asked: Asked, calendar: Calendar, read: Read) -> Iterable[Told]:
     plays, marks = _plays(asked, read), _marks(asked, read)
     students: dict[Person, rules.Student] = {}
     standings: dict[Person, tuple[int, int]] = {}
-    for item in sorted([*plays, *marks], key=lambda item: item.ms):
+    done: list[Play | Mark] = [*plays, *marks]
+    for item in sorted(done, key=lambda item: item.ms):
         person = (item.org, item.user)
         student = students.setdefault(person, rules.Student())
         standings[person] = max(standings.get(person, (0, 0)), (item.ms, item.standing))
@@ -219,8 +220,8 @@ def _leaderboard(asked: Asked, calendar: Calendar, read: Read) -> list[Row]:
     for (org, game), entries in boards.items():
         for rank, (negative, ms, user) in enumerate(sorted(entries)[:TOP], 1):
             if (org, user) in seen:
-                whole = {"organization_id": org, "game_id": game, "user_id": user}
-                row: Row = {name: whole.get(name, 0) for name in asked.group_by}
+                names = {"organization_id": org, "game_id": game, "user_id": user}
+                row: Row = {name: names.get(name, 0) for name in asked.group_by}
                 row |= {"_at": 0, "_people": 1, "value": -negative, "rank": rank}
                 found.append(row | {"achieved_at": calendar.written(ms)})
     return found
@@ -351,7 +352,7 @@ def _members(told: list[Told], asked: Asked, read: Read) -> dict[tuple[int, int]
     return members
 
 
-def _day(ms: int, mark: Mark, calendar: Calendar) -> int:
+def _day(ms: int, mark: Mark) -> int:
     """Return the day of a due moment, by the wall clock of the organization."""
     shift = mark.at - mark.ms // 60_000
     return (ms // 60_000 + shift) // DAY

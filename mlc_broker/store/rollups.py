@@ -178,11 +178,12 @@ class Rollups:
             before = self.watermark
             shown, wanted = views()
         try:
-            return await self._in_thread(
+            found: Recount = await self._in_thread(
                 self._check, snapshot, shown, wanted, fresh, before, progress
             )
         finally:
             await self._in_thread(snapshot.close)
+        return found
 
     async def rebuild(
         self, views: Callable[[], tuple[list[FileView], Selection]], progress: Progress

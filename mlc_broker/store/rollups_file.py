@@ -22,6 +22,8 @@ MINUTES_DAY = 1440
 MINUTE_DAYS, HOUR_DAYS = 2, 90  # how long minutes and hours are kept
 MARGIN_MINUTES = 14 * 60  # no wall clock is further from UTC
 _CHECKPOINT_PAGES = 4096
+# A day in two parts: streaks bear with what comes before six in the morning.
+_DAY = f"at - at % {MINUTES_DAY} + iif(at % {MINUTES_DAY} < 360, 0, 360)"
 
 
 class RollupsFile:
@@ -111,8 +113,8 @@ class RollupsFile:
             for table in PERSONAL:
                 self._db.execute(f"DELETE FROM {table} WHERE NOT {alive('')}", {"now": now_minute})
             for table in ("activity", "sample"):
-                self._coarsen(table, now_minute - MINUTE_DAYS * MINUTES_DAY, 60)
-                self._coarsen(table, now_minute - HOUR_DAYS * MINUTES_DAY, MINUTES_DAY)
+                self._coarsen(table, now_minute - MINUTE_DAYS * MINUTES_DAY, "at - at % 60")
+                self._coarsen(table, now_minute - HOUR_DAYS * MINUTES_DAY, _DAY)
 
     def clear(self) -> None:
         """Remove everything that a recount makes anew."""
@@ -132,12 +134,12 @@ class RollupsFile:
         """Close the file."""
         self._db.close()
 
-    def _coarsen(self, table: str, before: int, minutes: int) -> None:
-        """Merge the cells before a minute into buckets of so many minutes."""
+    def _coarsen(self, table: str, before: int, bucket: str) -> None:
+        """Merge the cells before a minute into larger buckets; `bucket`: SQL of where one begins."""
         key, values, _ = TABLES[table]
-        chosen = "at < :before AND at % :minutes != 0"
-        limits = {"before": before - before % MINUTES_DAY, "minutes": minutes}
-        fields = [f"at - at % {minutes}" if name == "at" else name for name in key]
+        chosen = f"at < :before AND at != {bucket}"
+        limits = {"before": before - before % MINUTES_DAY}
+        fields = [bucket if name == "at" else name for name in key]
         sums = [f"max({name})" if name == "top" else f"sum({name})" for name in values]
         self._db.execute(
             f"INSERT INTO {table} SELECT {', '.join([*fields, *sums])} FROM {table}"

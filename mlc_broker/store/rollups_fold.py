@@ -136,9 +136,9 @@ class Folder:
         activity[cell] = activity.get(cell, 0) + weight * n
         if event.session_id is not None:
             sitting = words.short(event.session_id)
-            cell = (org, at - at % 1440, user, sitting, standing, category, days)
-            known = self.delta.session.get(cell, (first, last))
-            self.delta.session[cell] = (min(first, known[0]), max(last, known[1]))
+            seat = (org, at - at % 1440, user, sitting, standing, category, days)
+            known = self.delta.session.get(seat, (first, last))
+            self.delta.session[seat] = (min(first, known[0]), max(last, known[1]))
         return where, (org, at, user, standing, days, weight)
 
     def fresh(self) -> Delta:

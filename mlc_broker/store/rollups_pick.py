@@ -197,10 +197,13 @@ class Pick:
             v1 = _due(said, ms)
             score = said.score_achieved if said.score_achieved is not None else said.score
             v2, v3 = _given(score), said.max_score or 100
-        concepts = self._words.concepts(tags)
-        scene = (game, ids(where.assignment_id), ids(where.sequence_id), concepts, days)
+        places = (game, ids(where.assignment_id), ids(where.sequence_id))
         for subject in subjects:
-            key = (org, at, user, ids(kind), ids(subject), ms, v1, v2, v3, standing, *scene)
+            # a mastered concept stands for itself, not for those mastered with it
+            own = (subject,) if kind == "concept_mastered" else tags
+            concepts = self._words.concepts(tag for tag in own if tag)
+            begin = (org, at, user, ids(kind), ids(subject), ms, v1, v2, v3, standing)
+            key = (*begin, *places, concepts, days)
             marks[key] = marks.get(key, 0) + weight
 
     def _sample(

@@ -69,10 +69,9 @@ def compare(kept: Any, fresh: RollupsFile, now_minute: int, found: Recount) -> N
         query = f"{_by_day(table)} ORDER BY {', '.join(TABLES[table][0])}"
         mine = kept.execute(query, {"now": now_minute})
         other = fresh.rows(query, {"now": now_minute})
-        told = 0
-        for row, words in _differences(mine, other, len(TABLES[table][0]), found):
-            told += 1
-            if told <= DIFFERENCES_MAX:
+        differences = _differences(mine, other, len(TABLES[table][0]), found)
+        for told, (row, words) in enumerate(differences):
+            if told < DIFFERENCES_MAX:
                 found.differences.append(f"{table}: {words}: {row}")
 
 

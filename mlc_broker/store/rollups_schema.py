@@ -45,8 +45,10 @@ TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...], str]] = {
         ("metric", "org", "at", "user", "standing", "subject", "game", "stage_type", "assignment",
          "sequence", "concepts", "endpoint", "bin", "days"),
         ("n", "num", "den", "top"),
-        "n = n + excluded.n, num = num + excluded.num, den = den + excluded.den,"
-        " top = max(top, excluded.top)",
+        (
+            "n = n + excluded.n, num = num + excluded.num, den = den + excluded.den,"
+            " top = max(top, excluded.top)"
+        ),
     ),
     "receipt": (("org", "at", "outcome", "reason"), ("n",), "n = n + excluded.n"),
     "word": (("id",), ("text",), "text = excluded.text"),

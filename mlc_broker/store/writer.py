@@ -51,6 +51,7 @@ class Writer:
         self.pending: dict[bytes, Group] = {}
         self.commits = 0
         self.failures = 0
+        self.on_written: Callable[[int, float], None] = lambda _events, _seconds: None
         self.trouble = ""  # why the last commit failed; empty when it did not: for /readyz
         self._hasher = hasher
         self._categories = categories
@@ -210,7 +211,10 @@ class Writer:
             else:
                 word0 = hot.saved_words
                 words = hot.dictionary.words[word0:]
-                self._succeed(group, *await self._in_thread(group.write, words, word0))
+                began = trio.current_time()
+                written = await self._in_thread(group.write, words, word0)
+                self.on_written(group.count, trio.current_time() - began)
+                self._succeed(group, *written)
         except StoreError as error:
             self._fail(group, error)
             damage = str(error) if isinstance(error, ShardCorrupt) else ""

@@ -81,8 +81,10 @@ def test_declarations_are_read_from_toml_and_json(tmp_path: Path) -> None:
         ('{"name": "hints"}', r"bad\.json: .*missing required field"),
         ("{", r"bad\.json: "),
         (
-            '{"name": "hints", "title": "H", "unit": "n", "kind": "count", "formula": "f",'
-            ' "event_types": ["x"]}',
+            (
+                '{"name": "hints", "title": "H", "unit": "n", "kind": "count", "formula": "f",'
+                ' "event_types": ["x"]}'
+            ),
             r'bad\.json: metric hints: name: begin it with "org\."',
         ),
         (

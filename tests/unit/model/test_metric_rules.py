@@ -32,7 +32,9 @@ def test_a_streak_is_days_in_a_row_with_six_hours_of_grace(
 @pytest.mark.parametrize(
     ("days", "points"), [(0, 0), (7, 3.5), (8, 5.5), (30, 49.5), (31, 49.8), (65, 60), (400, 60)]
 )
-def test_decay_goes_through_the_specified_points_and_stops_at_60(days: float, points: float) -> None:
+def test_decay_goes_through_the_specified_points_and_stops_at_60(
+    days: float, points: float
+) -> None:
     assert rules.decay(days) == pytest.approx(points)
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from random import Random
 
 import pytest
+import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
-import trio
 
 from mlc_broker.model.principal import EVERYTHING
 from mlc_broker.store.rollups_file import read
