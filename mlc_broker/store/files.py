@@ -53,7 +53,7 @@ class Files:
             self.hidden = self.manifest.tombstones()
             self._sweep()
             current = self._open_hot_files() or self.begin_hot(now_ms)
-            self._remember_ids(ids, now_ms - window_ms)
+            self._remember_ids(ids, now_ms, window_ms)
         except READ_ERRORS as error:
             self.close()
             raise storage_error(error, self.directory / META) from error
@@ -214,8 +214,8 @@ class Files:
         entry = self.entries.get(number)
         return _ALL if entry is None else entry.sealed_upto  # begun or removed this very moment
 
-    def _remember_ids(self, ids: Ids, since_ms: int) -> None:
-        found: list[tuple[int, bytes]] = []
+    def _remember_ids(self, ids: Ids, now_ms: int, window_ms: int) -> None:
+        since_ms, found = now_ms - window_ms, list[tuple[int, bytes]]()
         for number, hot in self.hot.items():
             ids_of_file = hot.take_ids()
             if self.entries[number].state != "sealed":
@@ -227,13 +227,14 @@ class Files:
                     found += _ids_since(path, since_ms)
                 except READ_ERRORS as error:  # the others still serve
                     self.troubles.append(f"{entry.home.path} is damaged: {error}")
-        found.sort(key=lambda item: item[0])
-        for some in (found[i : i + _PACKS_AT_ONCE] for i in range(0, len(found), _PACKS_AT_ONCE)):
+        ages: dict[int, list[tuple[int, bytes]]] = {}  # what is forgotten together, together
+        for item in found:
+            ages.setdefault(max(item[0], since_ms) // (window_ms // 4), []).append(item)
+        for _, some in sorted(ages.items()):
             hashes = as_hashes(b"".join(blob for _, blob in some))
-            ids.add(hashes, some[-1][0])
+            ids.load(hashes, max(recv for recv, _ in some))
 
 
-_PACKS_AT_ONCE = 512
 _ALL = 2**63 - 1
 
 

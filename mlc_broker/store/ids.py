@@ -22,7 +22,7 @@ _SLOTS_MIN = 1 << 14
 _SLOTS_MAX = 1 << 25
 _GROWTH = 2
 _ORGANIZATIONS_MAX = 10_000  # whose keys are remembered
-_MANY = 4096  # above this many, going through a table from front to end saves more than sorting
+_MANY = 4096  # above this many, an empty table is filled in one go
 _FEW = 6  # below this many ids, plain Python is faster than NumPy
 
 
@@ -113,10 +113,9 @@ class IdTable:
     def add(self, hashes: Hashes) -> None:
         """Put in hashes; one that is in already is left as it is."""
         table, left = self._table, hashes
-        slot = hashes[:, 0] & self._mask
-        if len(left) > _MANY:
-            order = np.argsort(slot)
-            left, slot = left[order], slot[order]
+        if not self.count and len(left) > _MANY:
+            left = self._fill(left)
+        slot = left[:, 0] & self._mask
         while len(left):
             free = table[slot, 0] == 0
             # Several may want one free slot: whoever is found in it afterwards has got it.
@@ -125,6 +124,17 @@ class IdTable:
             on = (there[:, 0] != left[:, 0]) | (there[:, 1] != left[:, 1])
             left, slot = left[on], (slot[on] + _ONE) & self._mask
         self.count += len(hashes)
+
+    def _fill(self, hashes: Hashes) -> Hashes:
+        # In the order of their slots, each goes where it belongs or behind the one before: so the
+        # empty table is written once, from front to end. Return those behind its end.
+        slot = (hashes[:, 0] & self._mask).astype(np.int64)
+        order = np.argsort(slot)
+        at = np.arange(len(order))
+        place = np.maximum.accumulate(slot[order] - at) + at
+        fitting = int(np.searchsorted(place, len(self._table)))
+        self._table[place[:fitting]] = hashes[order[:fitting]]
+        return hashes[order[fitting:]]
 
 
 class Ids:
@@ -169,6 +179,16 @@ class Ids:
             table.add(part)
             table.newest_ms = max(table.newest_ms, received_ms)
             at += len(part)
+
+    def load(self, hashes: Hashes, received_ms: int) -> None:
+        """Add very many at once, at the start: into tables of their own, each filled in one go."""
+        most = int(_SLOTS_MAX * _LOAD_MAX)
+        for at in range(0, len(hashes), most):
+            part = hashes[at : at + most]
+            table = IdTable(max(len_power(len(part)), _SLOTS_MIN))
+            table.add(part)
+            table.newest_ms = self._begun_ms = received_ms
+            self._tables.append(table)
 
     def forget(self, before_ms: int) -> int:
         """Forget generations whose newest id was received before then; return how many ids."""

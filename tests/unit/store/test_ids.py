@@ -91,3 +91,16 @@ def test_organization_and_id_cannot_run_into_one_another() -> None:
     assert len({hasher.hash(*pair) for pair in pairs}) == len(pairs)
     assert hasher.hash_all([event(1)]) == [hasher.hash("org", "evt_00000001")]
     assert hasher.hash("org", "x" * 9) != Hasher(b"other").hash("org", "x" * 9)
+
+
+@pytest.mark.parametrize("count", [5, 5000, 50_000])
+def test_a_table_filled_in_one_go_finds_each_id_and_no_other(count: int) -> None:
+    many = np.random.default_rng(count).integers(1, 2**63, (count, 2), dtype=np.uint64)
+    many[:20, 0] |= np.uint64(2**40 - 1)  # crowded at the very end of the table
+    ids = Ids(window_ms=1000, bytes_max=2**30)
+    ids.load(many, 7)
+    assert all(ids.known([h.tobytes() for h in many]))
+    assert not any(ids.known([h.tobytes() for h in many ^ np.uint64(2**50)]))
+    assert len(ids) == count
+    ids.add(many[:10] ^ np.uint64(2**51), 8)
+    assert ids.forget(8) in (0, count)
