@@ -9,7 +9,7 @@ EXTRAS := dev,parquet,nats,postgres
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: run test test-long bench lint format profile docs clean venv
+.PHONY: run test test-long bench bench-growth lint format profile docs clean venv
 .DEFAULT_GOAL := test
 
 run: $(STAMP)
@@ -21,8 +21,13 @@ test: lint
 test-long: lint
 	$(PYTEST) -m "not benchmark"
 
-bench: $(STAMP)
-	$(PYTEST) -m benchmark -s tests/benchmarks
+# Tables, plots and docs/capacity.md: `make bench BENCH=--quick` first, to see that all of it works.
+BENCH ?=
+bench: $(VENV)/bench
+	$(BIN)/python -m tests.benchmarks compare $(BENCH)
+
+bench-growth: $(VENV)/bench
+	$(BIN)/python -m tests.benchmarks growth --seconds-max 3600 $(BENCH)
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
@@ -33,12 +38,13 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-profile: $(STAMP)
+profile: $(VENV)/bench
 	$(BIN)/mlc-broker bench --profile
 
 # config.toml and docs/config.md are made from mlc_broker/config_sections.py
 docs: $(STAMP)
 	$(BIN)/python -m mlc_broker.cli.reference_config
+	$(BIN)/python -m mlc_broker.cli.reference_privacy
 
 venv: $(STAMP)
 
@@ -54,6 +60,10 @@ $(STAMP): pyproject.toml
 	  fi; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]'
+	@touch $@
+
+$(VENV)/bench: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS),bench]'
 	@touch $@
 
 clean:

@@ -49,6 +49,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     shape: Literal["event", "xapi"] = "event"
     says_counts: bool = True  # its answers tell how many events were stored
     pages: int = 48
+    spread_seconds: float = 3_600.0  # how old the oldest events are
     seed: int = 1
 
 
@@ -129,6 +130,7 @@ class Generator:
             path=plan.path,
             bearer=_inbox() if plan.protocol == "nats" else plan.bearer,
             shape=plan.shape,
+            spread_seconds=plan.spread_seconds,
             seed=plan.seed,
         )
         self._page, self._next = self._made[0], 0
@@ -275,6 +277,7 @@ class Line:
             "websocket": self._frames,
             "http": self._responses,
             "nats": self._acknowledgements,
+            "plain": list,
         }[plan.protocol]
         if plan.protocol == "websocket":
             self._upgrade()

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from mlc_broker.model.event import rfc3339
 
-Protocol: TypeAlias = Literal["websocket", "http", "nats"]
+Protocol: TypeAlias = Literal["websocket", "http", "nats", "plain"]  # plain: no frame around
 STUDENTS, CLASSES, GAMES = 2_000, 70, 300
 ORGANIZATION = "org_bench"
 AGENT = "Mozilla/5.0 (X11; CrOS x86_64 14541.0.0) AppleWebKit/537.36 Chrome/120.0.0.0 Safari/537.36"
@@ -75,6 +75,7 @@ def pages(
     bearer: str = "",
     shape: Literal["event", "xapi"] = "event",
     now: datetime | None = None,
+    spread_seconds: float = 3_600.0,
     seed: int = 1,
 ) -> list[Page]:
     """Return `count` pages of messages of `events_each` events, all of one school.
@@ -87,7 +88,7 @@ def pages(
     for _ in range(count):
         messages = []
         for _ in range(PAGE_MESSAGES if events_each == 1 else 1):
-            events = [school_event(chance, moment) for _ in range(events_each)]
+            events = [school_event(chance, moment, spread_seconds) for _ in range(events_each)]
             if shape == "xapi":
                 events = [_statement(event) for event in events]
             messages.append(_message(protocol, events, path, bearer))
@@ -96,7 +97,7 @@ def pages(
     return made
 
 
-def school_event(chance: Random, now: datetime) -> dict[str, Any]:
+def school_event(chance: Random, now: datetime, spread_seconds: float = 3_600.0) -> dict[str, Any]:
     """Return an event of the specification's shape (about 730 bytes), its id still to be filled in."""
     student = chance.randrange(STUDENTS)
     class_ = student * CLASSES // STUDENTS
@@ -117,7 +118,7 @@ def school_event(chance: Random, now: datetime) -> dict[str, Any]:
     return {
         "event_id": PLACE.decode(),
         "event_type": kind,
-        "timestamp": rfc3339(now - timedelta(milliseconds=chance.randrange(3_600_000))),
+        "timestamp": rfc3339(now - timedelta(seconds=chance.uniform(0, spread_seconds))),
         "user_id": f"usr_{student:05d}",
         "session_id": f"sess_{student * 7919:016x}",
         "organization_id": ORGANIZATION,
@@ -145,7 +146,12 @@ def school_roster() -> dict[str, dict[str, Any]]:
     return {
         "organizations": {ORGANIZATION: {"name": "A school that plays fast"}},
         "users": {
-            f"usr_{n:05d}": {"organization_id": ORGANIZATION, "role": "student"}
+            f"usr_{n:05d}": {
+                "organization_id": ORGANIZATION,
+                "role": "student",
+                "age_band": "13_to_15",
+                "parental_consent": "certified_by_school",
+            }
             for n in range(STUDENTS)
         }
         | {
@@ -168,7 +174,7 @@ def school_roster() -> dict[str, dict[str, Any]]:
 
 def _message(protocol: Protocol, events: list[dict[str, Any]], path: str, bearer: str) -> bytes:
     match protocol:
-        case "websocket":
+        case "websocket" | "plain":
             return msgspec.json.encode({"op": "publish", "id": "b-1", "events": events})
         case "http":
             body = msgspec.json.encode(events[0] if len(events) == 1 else events)

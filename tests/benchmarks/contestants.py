@@ -102,7 +102,9 @@ class Broker(Contestant):
         self, directory: Path, *, settings: dict[str, dict[str, Any]] | None = None
     ) -> None:
         super().__init__(directory)
-        self.daemon = Daemon(directory / "mlc-broker", settings={"limits": NO_RATE_LIMIT} | (settings or {}))
+        self.daemon = Daemon(
+            directory / "mlc-broker", settings={"limits": NO_RATE_LIMIT} | (settings or {})
+        )
         self.key = ""
 
     def start(self) -> None:

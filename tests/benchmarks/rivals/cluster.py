@@ -8,8 +8,9 @@ import pwd
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 from tests.benchmarks import processes
 from tests.benchmarks.contestants import ROOT, Missing, python
@@ -85,11 +86,11 @@ class Cluster:
 
     def size_bytes(self) -> int:
         """The table with its indexes."""
-        import psycopg
+        return self._ask("SELECT pg_total_relation_size('events')")
 
-        with psycopg.connect(self.dsn) as connection:
-            found = connection.execute("SELECT pg_total_relation_size('events')").fetchone()
-        return int(found[0]) if found else 0
+    def count(self) -> int:
+        """How many rows it has."""
+        return self._ask("SELECT count(*) FROM events")
 
     def stop(self) -> None:
         processes.end(self.process, signal.SIGINT)  # SIGINT: it does not wait for its clients
@@ -98,6 +99,13 @@ class Cluster:
     @property
     def pids(self) -> list[int]:
         return [self.process.pid] if self.process else []
+
+    def _ask(self, question: LiteralString) -> int:
+        import psycopg
+
+        with psycopg.connect(self.dsn) as connection:
+            found = connection.execute(question).fetchone()
+        return int(found[0]) if found else 0
 
     def _make(self) -> None:
         from tests.benchmarks.rivals.postgres_store import INDEXES, TABLE
@@ -115,7 +123,7 @@ class Cluster:
             except psycopg.OperationalError:
                 if attempt == 99:
                     raise
-                processes.time.sleep(0.1)
+                time.sleep(0.1)
             else:
                 return
 
