@@ -173,6 +173,6 @@ def rows_of(path: Path, table: str) -> int:
 
 def test_the_search_finds_a_word_in_a_compressed_frame(tmp_path: Path) -> None:
     word = canary("frame")
-    framed = zstandard.compress(json.dumps({"a": word}).encode())
+    framed = zstandard.compress(json.dumps([f"{word[:-4]}-", word] * 40).encode(), 19)
     (tmp_path / "x.db-wal").write_bytes(b"before" + framed + b"after")
-    assert list(places_of([word], tmp_path)) == [("x.db-wal", word.lower())]
+    assert set(places_of([word], tmp_path)) == {("x.db-wal", word.lower())}

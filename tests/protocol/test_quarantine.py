@@ -37,7 +37,7 @@ def test_rejected_events_are_grouped_and_replayed_after_the_fix(
     assert daemon.get("/v1/quarantine", daemon.token("a", "org_1", "subscriber_admin")).status == 403
     types = daemon.directory / "types"
     types.mkdir(exist_ok=True)
-    schema = {"type": "object", "title": "Later"}
+    schema = {"x-event-type": "org.school.later", "type": "object", "title": "Later"}
     (types / "org.school.later.json").write_text(json.dumps(schema))
     assert daemon.process is not None
     daemon.process.send_signal(signal.SIGHUP)

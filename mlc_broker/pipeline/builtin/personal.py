@@ -23,7 +23,15 @@ BLOB_CHARS = 1024  # of base64: a picture, a recording, a template of a body
 # Keys that no event may carry, in whatever spelling (`home-address`, `homeAddress`).
 DENIED: Mapping[str, tuple[str, ...]] = {
     "e-mail": ("email", "emails", "mail", "emailaddress", "mailaddress"),
-    "telephone": ("phone", "phonenumber", "telephone", "mobile", "mobilenumber", "cell", "fax"),
+    "telephone": (
+        "phone",
+        "phonenumber",
+        "telephone",
+        "mobile",
+        "mobilenumber",
+        "cellphone",
+        "fax",
+    ),
     "address": (
         *("address", "homeaddress", "streetaddress", "postaladdress", "street", "zip", "zipcode"),
         *("postcode", "postalcode", "addressline1", "addressline2"),
@@ -47,7 +55,7 @@ DENIED: Mapping[str, tuple[str, ...]] = {
         *("socialmedia", "sociallinks", "facebook", "instagram", "twitter", "tiktok"),
         *("snapchat", "discord", "whatsapp", "contacts", "addressbook"),
     ),
-    "secret": ("password", "passwd", "token", "accesstoken", "secret", "apikey", "cookie"),
+    "secret": ("password", "passwd", "authtoken", "accesstoken", "secret", "apikey", "cookie"),
 }
 DENIED_ENDS = ("email", "phone", "phonenumber", "emailaddress", "birthdate", "ipaddress")
 
@@ -104,8 +112,8 @@ def cleaned(part: Mapping[str, Json], rules: Rules) -> dict[str, Json]:
             new = value
         elif key in rules.known:
             new = _known(key, value, strict=rules.strict)
-        elif is_denied(key, strict=rules.strict):
-            continue
+        elif is_denied(key, strict=rules.strict) and not _is_flag(key, value):
+            continue  # yes and no (`"mobile": true`) say nothing of a person
         else:
             new = _unknown(value, strict=rules.strict)
         if new is not _GONE:
@@ -143,6 +151,10 @@ def without(value: Json, word: str, instead: str | None) -> Json:
             return [without(each, word, instead) for each in value]
         case _:
             return value
+
+
+def _is_flag(key: str, value: Json) -> bool:
+    return isinstance(value, bool) and key.isidentifier()
 
 
 def _known(key: str, value: Json, *, strict: bool) -> Json:
