@@ -23,6 +23,9 @@ from mlc_broker.store.select import Selection, Words, mentions
 from mlc_broker.store.shard import SqlWords
 
 _COLUMNS = ", ".join(COLUMNS)
+_HEADS = "SELECT id, n, t0, t1 FROM pack"
+_BOUNDS = "t1 >= ? AND t0 < ? AND run <= ? AND expires > ?"
+_FEW_PACKS = 2_000
 
 
 class PackRef(Struct, frozen=True, gc=False):
@@ -80,18 +83,15 @@ class HomeView(Struct, frozen=True, gc=False):
     def _find(self, connection: Any, words: Words, wanted: Selection) -> list[PackRef]:
         begin = -(2**63) if wanted.begin_ms is None else wanted.begin_ms
         end = 2**63 - 1 if wanted.end_ms is None else wanted.end_ms
-        refs = {
-            key: PackRef(key, n, t0, t1)
-            for key, n, t0, t1 in connection.execute(
-                "SELECT id, n, t0, t1 FROM pack"
-                " WHERE t1 >= ? AND t0 < ? AND run <= ? AND expires > ?",
-                (begin, end, self.run, wanted.now_ms),
-            )
-        }
-        for codes in mentions(words, wanted):
-            having = _mentioning(connection, codes)
-            refs = {key: ref for key, ref in refs.items() if key in having}
-        return sorted(refs.values(), key=lambda ref: (-ref.t1, ref.key))
+        bounds = (begin, end, self.run, wanted.now_ms)
+        needs = mentions(words, wanted)
+        if needs:
+            keys = set.intersection(*(_mentioning(connection, codes) for codes in needs))
+            found = _heads_of(connection, keys, bounds)
+        else:
+            found = connection.execute(f"{_HEADS} WHERE {_BOUNDS}", bounds).fetchall()
+        refs = [PackRef(*head) for head in found]
+        return sorted(refs, key=lambda ref: (-ref.t1, ref.key))
 
     def load(self, connection: Any, ref: PackRef) -> Pack:
         """Read a pack and check it; raises ShardCorrupt."""
@@ -99,6 +99,19 @@ class HomeView(Struct, frozen=True, gc=False):
 
 
 FileView = HotView | HomeView
+
+
+def _heads_of(connection: Any, keys: set[int], bounds: tuple[int, ...]) -> list[Any]:
+    """Return the heads of these packs within the bounds: few are looked up one by one."""
+    if len(keys) > _FEW_PACKS:
+        every = connection.execute(f"{_HEADS} WHERE {_BOUNDS}", bounds)
+        return [head for head in every if head[0] in keys]
+    query = f"{_HEADS} WHERE id = ? AND {_BOUNDS}"
+    return [
+        head
+        for key in sorted(keys)
+        for head in connection.execute(query, (key, *bounds)).fetchall()
+    ]
 
 
 def _mentioning(connection: Any, codes: list[int]) -> set[int]:

@@ -25,7 +25,7 @@ class Csv(Writer):
 
     def __init__(self, *, bom: bool = False) -> None:
         self._bom = bom
-        self._columns = Columns()
+        self._columns = Columns(kinds=False)
         self._kinds: dict[str, str] = {}
 
     def survey(self, body: bytes) -> None:
@@ -51,6 +51,8 @@ class Csv(Writer):
 
 def safe(text: str) -> str:
     """Return a text that no spreadsheet takes for a formula."""
+    if text[:1].isascii() and text[:1].isalnum():
+        return text
     return f"'{text}" if text.lstrip(" ").startswith(_DANGEROUS) else text
 
 

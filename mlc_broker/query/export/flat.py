@@ -21,6 +21,7 @@ PARTS = ("context", "properties", "device_info", "meta")
 REST = "more"  # JSON of what has no column
 COLUMNS_MAX = 1000
 DEPTH_MAX = 4
+SHAPES_MAX = 10_000
 KINDS = ("bool", "int", "float", "text")  # each holds the ones before it, but text holds all
 _INT64 = 2**63
 
@@ -38,21 +39,39 @@ def flattened(event: Mapping[str, Any]) -> dict[str, Any]:
     """Return an event as one row: keys joined by dots, lists and what is too deep as JSON."""
     row: dict[str, Any] = {}
     for key, value in event.items():
-        _put(row, key, value, 0)
+        if type(value) is not dict:
+            _put(row, key, value, 0)
+            continue
+        for inner_key, inner in value.items():  # the common depth, without a call for each value
+            if isinstance(inner, dict | list):
+                _put(row, f"{key}.{inner_key}", inner, 1)
+            elif inner is not None:
+                row[f"{key}.{inner_key}"] = inner
     return row
 
 
 class Columns:
-    """Which columns there are, learnt from a first look at all events."""
+    """Which columns there are, learnt from a first look at all events.
 
-    def __init__(self) -> None:
+    `kinds`: also what they hold; without, an event of a shape seen before costs little.
+    """
+
+    def __init__(self, *, kinds: bool = True) -> None:
         self._kinds: dict[str, str] = {}
+        self._shapes: set[tuple[Any, ...]] | None = None if kinds else set()
         self.has_rest = False
 
     def learn(self, body: bytes) -> None:
         """Note the columns of these events."""
         kinds = self._kinds
-        for row in rows_of(body):
+        for event in _decode_lines(body):
+            if self._shapes is not None:
+                shape = _shape(event)
+                if shape in self._shapes:
+                    continue
+                if len(self._shapes) < SHAPES_MAX:
+                    self._shapes.add(shape)
+            row = flattened(event)
             for name, value in row.items():
                 known = kinds.get(name)
                 if known == "text":
@@ -79,6 +98,16 @@ class Columns:
         if self.has_rest and (rest := {k: v for k, v in row.items() if k not in names}):
             row = row | {REST: _encode(rest).decode()}
         return [row.get(name) for name in names]
+
+
+def _shape(event: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what two events share when they have the same columns."""
+    return tuple(
+        (key, tuple((k, _shape(v) if type(v) is dict else v is None) for k, v in value.items()))
+        if type(value) is dict
+        else (key, value is None)
+        for key, value in event.items()
+    )
 
 
 def _put(row: dict[str, Any], name: str, value: Any, depth: int) -> None:
