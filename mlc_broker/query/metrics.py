@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -24,8 +24,8 @@ from mlc_broker.model.errors import (
 from mlc_broker.model.metric import Metric, Metrics, Term
 from mlc_broker.model.person import Organization
 from mlc_broker.model.principal import Hierarchy, Principal, Scope, scope_for
-from mlc_broker.model.sketch import quantiles
 from mlc_broker.query import metrics_rules
+from mlc_broker.query.metrics_rows import Row, beside, key_of, percentiles, row_of, value
 from mlc_broker.query.metrics_sql import Asked, filtered, grouped
 from mlc_broker.query.metrics_time import Calendar
 from mlc_broker.query.scopes import Asker, ferpa_class
@@ -36,8 +36,6 @@ from mlc_broker.store.rollups_file import read
 
 ROWS_MAX = 10_000
 READS_AT_ONCE_MAX = 2
-RANKS = (0.5, 0.75, 0.95, 0.99)
-Row = dict[str, Any]
 InThread = Callable[..., Any]
 
 
@@ -129,7 +127,7 @@ class MetricBook:
         if question.previous:
             before = calendar.before(asked)
             earlier = await self._rows(before, calendar)
-            _beside(rows, earlier, asked, before, calendar)
+            beside(rows, earlier, asked, before, calendar)
         rows = self._shown(rows, asked, calendar)
         if len(rows) > ROWS_MAX:
             raise TooLarge(f"That is {len(rows)} rows; at most {ROWS_MAX} are given: narrow it.")
@@ -194,9 +192,9 @@ class MetricBook:
         query = grouped(asked, sides)
         found = await self._in_thread_soon(partial(self._read_now, query.text, query.values))
         rows = (
-            _percentiles(found, asked)
+            percentiles(found, asked)
             if asked.metric.kind == "percentile"
-            else [_row(values, asked) for values in found]
+            else [row_of(values, asked) for values in found]
         )
         await self._complete(rows, asked, calendar)
         return [row for row in rows if row.pop("_counts", True)]
@@ -207,13 +205,13 @@ class MetricBook:
         if term is not None and term.apart and asked.metric.of != "samples":
             totals = await self._apart(term, asked)
             for row in rows:
-                row["denominator"] = totals.get(_key(row, asked, term.apart), 0)
+                row["denominator"] = totals.get(key_of(row, asked, term.apart), 0)
         for row in rows:
             if term is not None and term.total == "people_days":
                 row["denominator"] = row["_people"] * calendar.days_of(row["_at"], asked)
             elif term is not None and term.total == "seats":
                 row["denominator"] = self._seats(asked)
-            _value(row, asked)
+            value(row, asked)
 
     async def _from_first_day(self, asked: Asked) -> Asked:
         """Return the question from the first day on of which anything is counted."""
@@ -326,87 +324,3 @@ def _wants_begin(asked: Asked) -> bool:
     term = asked.metric.denominator
     days = term is not None and term.total == "people_days"
     return days and asked.begin is None and asked.grain == "total"
-
-
-def _row(values: Sequence[Any], asked: Asked) -> Row:
-    at, rest = values[0], values[1:]
-    width = len(asked.group_by)
-    row: Row = {"_at": at, **dict(zip(asked.group_by, rest[:width], strict=True))}
-    row["_people"] = rest[width]
-    row["numerator"] = rest[width + 1]
-    if asked.metric.denominator is not None or asked.metric.kind in ("ratio", "mean"):
-        row["denominator"] = rest[width + 2] if len(rest) > width + 2 else None
-    return row
-
-
-def _value(row: Row, asked: Asked) -> None:
-    """Turn the two sides into what is shown."""
-    if asked.metric.kind == "percentile":
-        return
-    over = row.pop("numerator")
-    if "denominator" not in row:
-        row["value"] = _whole(over)
-        row["_counts"] = bool(over)
-        return
-    under = row.pop("denominator")
-    row["value"] = over / under if under else None
-    row["numerator"], row["denominator"] = _whole(over), _whole(under)
-    row["_counts"] = bool(over) if _only_part(asked) else bool(over or under)
-
-
-def _only_part(asked: Asked) -> bool:
-    """Whether rows without a numerator are other things altogether: types that are no errors."""
-    term = asked.metric.denominator
-    return term is not None and any(name in term.apart for name in asked.group_by)
-
-
-def _percentiles(found: Iterable[Sequence[Any]], asked: Asked) -> list[Row]:
-    width = len(asked.group_by) + 1
-    groups: dict[tuple[Any, ...], tuple[dict[int, float], list[float], list[int]]] = {}
-    for values in found:
-        key = tuple(values[:width])
-        people, total, count, number = values[width:]
-        bins, sums, most = groups.setdefault(key, ({}, [0.0], [0]))
-        bins[number] = bins.get(number, 0) + count
-        sums[0] += total
-        most[0] = max(most[0], people)  # at least so many: a group is rather left out
-    rows = []
-    for key, (bins, sums, most) in groups.items():
-        p50, p75, p95, p99 = quantiles(bins, RANKS)
-        count = sum(bins.values())
-        rows.append(
-            {
-                "_at": key[0],
-                **dict(zip(asked.group_by, key[1:], strict=True)),
-                "_people": most[0],
-                "value": p50,
-                "count": _whole(count),
-                "mean": sums[0] / count if count else None,
-                "p50": p50,
-                "p75": p75,
-                "p95": p95,
-                "p99": p99,
-            }
-        )
-    return rows
-
-
-def _key(row: Row, asked: Asked, apart: Iterable[str]) -> tuple[Any, ...]:
-    return (row["_at"], *(row[name] for name in asked.group_by if name not in apart))
-
-
-def _beside(
-    rows: list[Row], earlier: list[Row], asked: Asked, before: Asked, calendar: Calendar
-) -> None:
-    """Put each value of the period before beside its match: the same place in the period."""
-    known = {
-        (calendar.place(row["_at"], before), *(row[name] for name in asked.group_by)): row["value"]
-        for row in earlier
-    }
-    for row in rows:
-        key = (calendar.place(row["_at"], asked), *(row[name] for name in asked.group_by))
-        row["previous"] = known.get(key)
-
-
-def _whole(number: Any) -> Any:
-    return int(number) if isinstance(number, float) and number.is_integer() else number
