@@ -20,6 +20,14 @@ CHECKS = (
     "negative_data_rejection",
     "ignored_auth",
 )
+READING = (
+    "/v1/events",
+    "/v1/events/{event_id}",
+    "/v1/export",
+    "/v1/audit",
+    "/v1/receipts/{event_id}",
+    "/v1/me",
+)
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +52,12 @@ def test_every_path_is_documented_with_all_that_it_answers(whole: SchoolDaemon) 
 @pytest.mark.parametrize("who", ["sam", "root"])
 def test_schemathesis_finds_nothing(whole: SchoolDaemon, tmp_path: Path, who: str) -> None:
     pytest.importorskip("schemathesis")
+    told_by_daemon = whole.daemon.get("/openapi.json").json()
+    told_by_daemon["paths"] = {
+        path: {"get": told_by_daemon["paths"][path]["get"]} for path in READING
+    }
     document = tmp_path / "openapi.json"
-    document.write_bytes(whole.daemon.get("/openapi.json").body)
+    document.write_text(json.dumps(told_by_daemon))
     told = subprocess.run(
         [
             sys.executable,
@@ -57,10 +69,6 @@ def test_schemathesis_finds_nothing(whole: SchoolDaemon, tmp_path: Path, who: st
             whole.daemon.http,
             "--header",
             f"Authorization: Bearer {whole.token(who)}",
-            "--include-path-regex",
-            r"^/v1/(events|export|audit|receipts|me$)",
-            "--include-method",
-            "GET",
             "--checks",
             ",".join(CHECKS),
             "--max-examples",
