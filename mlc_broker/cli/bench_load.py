@@ -73,7 +73,7 @@ class LoadError(Exception):
 
 
 def generate(plan: Plan) -> Told:
-    """Run a plan in a process of its own; raises LoadError when it fails."""
+    """Run a plan in a process of its own; raises LoadError."""
     return Running(plan).told()
 
 
@@ -91,7 +91,7 @@ class Running:
         assert self._process.stdin is not None
         self._process.stdin.write(msgspec.json.encode(plan))
         self._process.stdin.close()
-        self._process.stdin = None
+        self._process.stdin = None  # or communicate() would flush it
 
     @property
     def running(self) -> bool:
@@ -223,8 +223,6 @@ class Generator:
         self._page, self._next = self._made[0], 0
         self._page.renew()
 
-    # ── at an offered rate ────────────────────────────────────────────────────────────────────
-
     def _due(self) -> float:
         self._random = Random(self._plan.seed)  # noqa: S311 (moments, no secrets)
         self._queue: deque[float] = deque()  # moments at which a message was due and not yet sent
@@ -242,8 +240,6 @@ class Generator:
                 break
             self._send(line, self._queue.popleft())
         return due
-
-    # ── the end ───────────────────────────────────────────────────────────────────────────────
 
     def _enough(self) -> bool:
         return bool(self._plan.events_max) and self._sent_events >= self._plan.events_max
@@ -273,12 +269,8 @@ class Line:
         self._plan = plan
         self._heard = b""
         self._partly = 0  # acknowledgements of NATS towards a whole message
-        self._parse = {
-            "websocket": self._frames,
-            "http": self._responses,
-            "nats": self._acknowledgements,
-            "plain": list,
-        }[plan.protocol]
+        answers = {"http": self._responses, "nats": self._acknowledgements}
+        self._parse = answers.get(plan.protocol, self._frames)
         if plan.protocol == "websocket":
             self._upgrade()
         elif plan.protocol == "nats":
