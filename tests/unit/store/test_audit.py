@@ -1,6 +1,8 @@
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 import trio
@@ -15,8 +17,8 @@ from tests.fakes_store import SetClock, inline
 KEY = bytes(range(32))
 
 
-def entry(number: int = 1, **fields) -> Entry:
-    values = {
+def entry(number: int = 1, **fields: Any) -> Entry:
+    values: dict[str, Any] = {
         "who": f"teacher-{number}",
         "role": "teacher",
         "action": "events.list",
@@ -28,7 +30,7 @@ def entry(number: int = 1, **fields) -> Entry:
     return Entry(**values | fields)
 
 
-def open_log(path: Path, in_thread=inline) -> AuditLog:
+def open_log(path: Path, in_thread: Any = inline) -> AuditLog:
     return AuditLog(path / "audit.db", KEY, clock=SetClock(), in_thread=in_thread)
 
 
@@ -40,7 +42,7 @@ async def filled(path: Path, entries: int = 8) -> Path:
     return log.path
 
 
-def change(path: Path, statement: str, *values) -> None:
+def change(path: Path, statement: str, *values: Any) -> None:
     connection = sqlite3.connect(str(path))
     connection.execute("PRAGMA synchronous=OFF")
     connection.execute(statement, values)
@@ -84,13 +86,15 @@ def closed_up(path: Path, at: int) -> None:
 
 
 @pytest.mark.parametrize("attack", [edited, deleted, swapped, truncated, resealed, closed_up])
-async def test_every_way_to_spoil_the_log_is_noticed(tmp_path: Path, attack) -> None:
-    random = Random(attack.__name__)
+async def test_every_way_to_spoil_the_log_is_noticed(
+    tmp_path: Path, attack: Callable[[Path, int], None]
+) -> None:
+    random = Random(name_of(attack))
     good = await filled(tmp_path / "good")
     for at in random.sample(range(1, 9), 8):
         path = Path(shutil.copytree(good.parent, tmp_path / str(at))) / good.name
         attack(path, at)
-        assert verify(path, KEY).faults, f"{attack.__name__} of entry {at} went unnoticed"
+        assert verify(path, KEY).faults, f"{name_of(attack)} of entry {at} went unnoticed"
 
 
 async def test_a_log_without_its_head_or_with_a_made_up_one_is_not_proven(tmp_path: Path) -> None:
@@ -122,9 +126,10 @@ async def test_a_start_tells_that_entries_are_missing(tmp_path: Path) -> None:
 
 
 async def test_entries_that_come_together_share_a_commit(tmp_path: Path) -> None:
-    gate, commits = trio.Event(), []
+    gate = trio.Event()
+    commits: list[Any] = []
 
-    async def slow(function, *arguments):
+    async def slow(function: Any, *arguments: Any) -> Any:
         commits.append(function)
         await gate.wait()
         return await inline(function, *arguments)
@@ -187,14 +192,18 @@ async def test_entries_are_paged_newest_first_within_an_organization(tmp_path: P
     log.close()
 
 
+def name_of(function: Any) -> str:
+    return str(function.__name__)
+
+
 class _Full:
     """A connection whose disk is full."""
 
-    def __init__(self, real) -> None:
+    def __init__(self, real: Any) -> None:
         self.real = real
         self.in_transaction = False
 
-    def execute(self, statement: str, *arguments):
+    def execute(self, statement: str, *arguments: Any) -> Any:
         if statement.startswith("BEGIN"):
             raise sqlite3.OperationalError("database or disk is full")
         return self.real.execute(statement, *arguments)

@@ -1,42 +1,52 @@
+import json
 from datetime import timedelta
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
 
 from mlc_broker.model.errors import Unavailable
-from mlc_broker.model.event import Facts
+from mlc_broker.model.event import Event, Facts
 from mlc_broker.model.filter import Filter
 from mlc_broker.model.principal import EVERYTHING, NOTHING, Grant, Scope
 from mlc_broker.store.ids import Hasher
-from mlc_broker.store.reader import Deadline, Position, Reader
+from mlc_broker.store.reader import Deadline, Found, Position, Reader
 from mlc_broker.store.schema import sqlite3
+from mlc_broker.store.store import Store
 from tests.fakes_store import LESSON, SetClock, event, outcomes, running
 
 LONG = 3650
 
 
-def old(number: int, *, days: int, **fields):
+def old(number: int, *, days: int, **fields: Any) -> Event:
     """An event of some days ago, kept for ten years."""
     facts = Facts(received_at=LESSON, retention_days=LONG, class_ids=("c1",), role="student")
     moment = LESSON - timedelta(days=days) + timedelta(seconds=number)
     return event(number, timestamp=moment, facts=facts, **fields)
 
 
-def page(reader, store, *, limit=50, before=None, scope=EVERYTHING, wanted=None, seconds=5.0):
+def page(
+    reader: Reader,
+    store: Store,
+    *,
+    limit: int = 50,
+    before: Position | None = None,
+    scope: Scope = EVERYTHING,
+    wanted: Filter | None = None,
+    seconds: float = 5.0,
+) -> list[Found]:
     selection = store.select(scope, wanted)
     views = store.views(selection)
     return reader.page(views, selection, limit=limit, before=before, deadline=Deadline(seconds))
 
 
-def ids(found) -> list[str]:
-    import json
-
+def ids(found: list[Found]) -> list[str]:
     return [json.loads(item.line)["event_id"] for item in found]
 
 
-async def sealed_months(store, months: int = 6) -> None:
+async def sealed_months(store: Store, months: int = 6) -> None:
     for month in range(months):
         await outcomes(store, *(old(100 * month + n, days=31 * month) for n in range(5)))
     await store.seal_now()
@@ -59,7 +69,8 @@ async def test_pages_hold_each_event_once_whatever_happens_between_them(tmp_path
     async with running(tmp_path, clock) as store:
         same_time = [event(n, timestamp=LESSON) for n in range(40)]
         await outcomes(store, *same_time, *(old(100 + n, days=n % 3) for n in range(60)))
-        reader, before, seen = Reader(), None, []
+        reader, before = Reader(), None
+        seen: list[str] = []
         for turn in range(100):
             found = page(reader, store, limit=7, before=before)
             if not found:
