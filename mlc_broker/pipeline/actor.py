@@ -16,6 +16,7 @@ from mlc_broker.model.verdict import Verdict
 from mlc_broker.pipeline import derive
 from mlc_broker.pipeline.cell import call_apart
 from mlc_broker.pipeline.contract import Contract, describe
+from mlc_broker.pipeline.isolation import START_SECONDS_MAX, Caged
 from mlc_broker.pipeline.processor import Processor, Stage
 from mlc_broker.pipeline.watchdog import SLICES, Who
 from mlc_broker.pipeline.work import Work
@@ -25,6 +26,7 @@ FAILURES_IN_A_ROW_MAX = 5
 # After a batch that took too long, each of its events alone gets this part of the time: five that
 # hang in a row must be told from one before their sender has given up.
 ONE_EVENT_SHARE = 0.1
+ONE_EVENT_SECONDS = 0.25  # less would punish innocent events on a busy machine
 
 
 @dataclass(slots=True)
@@ -170,7 +172,7 @@ class Actor:
         """A batch broke the processor: find the events that do, and let the rest pass."""
         seconds_max = self.seconds_max
         if what.startswith("no verdict within"):
-            seconds_max *= ONE_EVENT_SHARE
+            seconds_max = min(seconds_max, max(ONE_EVENT_SECONDS, seconds_max * ONE_EVENT_SHARE))
         for number, event in enumerate(events):
             if self.health.state != "ready" and not await self._ready_again(work, number):
                 return
@@ -250,6 +252,9 @@ class Actor:
     async def _call(self, call: Callable[[], Any], seconds_max: float) -> Any:
         """Call a processor: ours as it is, anybody else's in a task of its own."""
         if self._outsider:
+            if isinstance(self._processor, Caged):
+                self._processor.seconds_max = seconds_max  # it measures its own work …
+                seconds_max += START_SECONDS_MAX  # … and may have to start its process first
             return await call_apart(call, self._who, seconds_max=seconds_max)
         with trio.fail_after(seconds_max):
             return await call()

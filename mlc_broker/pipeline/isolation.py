@@ -26,7 +26,7 @@ from mlc_broker.pipeline.frames import Ask, Begin, Failed, Found, Ready, ToChild
 from mlc_broker.pipeline.ports import Roster
 from mlc_broker.pipeline.processor import Processor, Tools
 
-START_SECONDS_MAX = 15.0
+START_SECONDS_MAX = 8.0
 _END_SECONDS_MAX = 1.0
 _HANDED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV")
 
@@ -39,6 +39,7 @@ class Caged(Processor):
     def __init__(self, begin: Begin, tools: Tools) -> None:
         super().__init__(begin, tools)
         self._begin = begin
+        self.seconds_max = begin.seconds_max  # of one batch; a start is not part of it
         self._child: trio.Process | None = None
         self.child_seconds = 0.0  # of work, measured in there
 
@@ -80,7 +81,7 @@ class Caged(Processor):
             await self.open()
         done = False
         try:
-            with trio.fail_after(self._begin.seconds_max):
+            with trio.fail_after(self.seconds_max):
                 answer = await self._ask(events)
             done = True
         finally:

@@ -258,7 +258,7 @@ def test_a_plugin_in_a_process_of_its_own_is_killed_and_the_daemon_is_none_the_b
     make_daemon: Callable[..., Daemon], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLC_SECRET_OF_OURS", "do not tell")
-    daemon, key = house(make_daemon, LEAKS, isolation="process", seconds_max=1.0)
+    daemon, key = house(make_daemon, LEAKS, isolation="process", seconds_max=2.0)
     first = [play()]
     daemon.publish(first, key)
     before = resident_bytes(daemon.pid)

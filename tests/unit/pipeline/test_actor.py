@@ -84,7 +84,7 @@ def hall(**options: Any) -> tuple[Pipeline, Any, ListStore]:
     [
         ("exit", "SystemExit was raised, which would end the process"),
         ("group", "ZeroDivisionError: a child"),
-        ("wait", "no verdict within 0.1 s"),
+        ("wait", "no verdict within 0.25 s"),
     ],
 )
 async def test_one_event_pays_and_the_rest_pass(
