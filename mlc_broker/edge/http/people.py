@@ -287,7 +287,10 @@ def people_wing(house: House, desk: Desk) -> tuple[Blueprint, Sequence[Route]]:
 
 
 def _routes(at: Callable[[Any], Any]) -> list[Route]:
-    conflict = {409: Says(Problem, "It has begun, or is over")}
+    return [*_roster_routes(at), *_person_routes(at)]
+
+
+def _roster_routes(at: Callable[[Any], Any]) -> list[Route]:
     return [
         Route(
             "PUT",
@@ -312,6 +315,12 @@ def _routes(at: Callable[[Any], Any]) -> list[Route]:
             description="A JSON object of `organizations`, `users`, `classes` and `enrollments`, "
             "each by id, is taken too.",
         ),
+    ]
+
+
+def _person_routes(at: Callable[[Any], Any]) -> list[Route]:
+    conflict = {409: Says(Problem, "It has begun, or is over")}
+    return [
         Route(
             "GET",
             "/v1/consents/{user_id}",
