@@ -156,6 +156,13 @@ class Broker:
             dev=self._dev,
         )
         self.showing.live.access_log = self.telling.audit
+        await self._open_counting(stack)
+        self._build()
+        await self.pipeline.open()
+
+    async def _open_counting(self, stack: AsyncExitStack) -> None:
+        """Count what was committed since the last time, and from now on."""
+        config, clock = self.config, self.clock
         self.counting = Counting(
             config,
             self.store,
@@ -178,8 +185,6 @@ class Broker:
                 self.showing.live.committed,
             ]
         )
-        self._build()
-        await self.pipeline.open()
 
     def _build(self) -> None:
         """Join pipeline and edge."""
