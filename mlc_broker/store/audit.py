@@ -224,14 +224,14 @@ def head_path(path: Path) -> Path:
 
 def _follow(connection: Any, key: bytes, head: Head | None, verdict: Verdict) -> None:
     seal, expected, met = NO_SEAL, 0, head is None or head.number == 0
-    for number, body, told in connection.execute(
+    for number, text, told_seal in connection.execute(
         "SELECT number, body, seal FROM entry ORDER BY number"
     ):
         expected += 1
         if number != expected:
             verdict.faults.append(f"entries {expected} to {number - 1} are missing")
             expected = number
-        told, body = _bytes(told), _bytes(body)
+        told, body = _bytes(told_seal), _bytes(text)
         if not hmac.compare_digest(told, seal_of(key, seal, number, body)):
             verdict.faults.append(f"entry {number} does not fit the one before it")
         seal = told
