@@ -355,6 +355,7 @@ class Broker:
     def wellbeing(self) -> dict[str, Any]:
         """Return what `/healthz` tells: `degraded` when somebody should look, and at what."""
         health, troubles = self.extending.health(), [*self.not_ready(), *self.store.troubles]
+        troubles += self.telling.troubles
         return health | ({"status": "degraded", "troubles": troubles} if troubles else {})
 
     async def reload(self) -> str:

@@ -24,7 +24,7 @@ def suppress(
     """
     hidden = {at for at, row in enumerate(rows) if row[people] < minimum_group}
     lines = _lines(rows, dimensions)
-    while hidden and any([_protected(line, rows, hidden, minimum_group, people) for line in lines]):
+    while hidden and any(_protected(line, rows, hidden, minimum_group, people) for line in lines):
         pass  # what was hidden in one line may be alone in another
     return [row for at, row in enumerate(rows) if at not in hidden]
 
