@@ -33,8 +33,8 @@ from mlc_broker.store.view import FileView, HotView
 InThread = Callable[..., Any]
 FLUSH_SECONDS = 1.0
 FLUSH_COMMITS = 150
-FOLD_SECONDS = 0.1
-QUEUE_EVENTS_MAX = 20_000  # beyond it they are folded from their packs later
+FOLD_SECONDS = 0.25
+QUEUE_EVENTS_MAX = 60_000  # beyond it they are folded from their packs later
 EXPIRE_SECONDS = 3600.0
 
 
