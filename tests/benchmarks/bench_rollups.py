@@ -106,9 +106,9 @@ async def insert(events: list[Event], path: Path, *, counted: bool) -> tuple[flo
         await append_all(store, events)
         seconds = time.perf_counter() - began
         store.stop()
-        if counted:
-            await rollups.close()
         nursery.cancel_scope.cancel()
+    if counted:
+        await rollups.close()
     await store.close()
     cost = rollups.seconds / max(1, rollups.events) * 1e6
     p99 = sorted(ages)[int(len(ages) * 0.99)] * 1000 if ages else 0.0
