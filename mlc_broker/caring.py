@@ -54,6 +54,7 @@ class Caring:
             pseudonym=lambda user_id: pseudonym(user_id, key) or "",
         )
         self.purge = Purge(store, self.jobs, clock=clock, monotonic=time.monotonic)
+        store.trusts_clock = self.purge.steady
         self.who_read: Callable[[str, str], Any] | None = None  # the access log, once it is there
 
     def close(self) -> None:

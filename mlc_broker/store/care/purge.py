@@ -68,6 +68,10 @@ class Purge:
 
     async def run(self) -> None:
         """Look at the clock now and then; purge once a night."""
+        try:
+            await self._trust_clock()
+        except ClockJumped as error:  # it went wrong while we were away: upkeep must know at once
+            self._jump = str(error)
         while True:
             try:
                 await self.look()
@@ -107,6 +111,11 @@ class Purge:
         """Return what a purge would remove; change nothing."""
         counts = await self._scrubber.expired(_ms(self._clock.now()))
         return Purged(events=sum(counts.values()), elsewhere={}, by_class=counts)
+
+    def steady(self) -> bool:
+        """Say whether the wall clock may be believed when it says that something has expired."""
+        self.watch_clock()
+        return not self._jump
 
     def watch_clock(self) -> None:
         """Notice a wall clock that went another way than time itself."""

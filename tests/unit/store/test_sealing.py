@@ -246,3 +246,20 @@ async def test_sealing_in_steps_of_any_size_loses_nothing(
         await store.seal_now()
         assert len(read(store)) == 300
         assert sorted(np.unique(ids(read(store)))) == ids(read(store))
+
+
+async def test_a_clock_that_jumped_expires_nothing_by_itself(tmp_path: Path) -> None:
+    clock = SetClock()
+    async with running(tmp_path, clock) as store:
+        await outcomes(store, event(1))
+        await store.seal_now()
+        await outcomes(store, event(2))
+        store.trusts_clock = lambda: False
+        clock.move(days=3650)
+        await store.tidy()
+        clock.move(days=-3650)
+        assert sorted(ids(read(store))) == ["evt_00000001", "evt_00000002"]
+        store.trusts_clock = lambda: True
+        clock.move(days=3650)
+        await store.tidy()
+        assert not list(tmp_path.glob("shards/*/*/*.db"))
