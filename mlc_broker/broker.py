@@ -18,6 +18,7 @@ from mlc_broker._version import __version__
 from mlc_broker.caring import Caring
 from mlc_broker.config import Config, load
 from mlc_broker.counting import Counting
+from mlc_broker.doors import open_doors
 from mlc_broker.edge import masking, sockets
 from mlc_broker.edge.admission import Admission
 from mlc_broker.edge.conversation import Conversations, Talk
@@ -26,8 +27,7 @@ from mlc_broker.edge.http.app import Wing, make_app
 from mlc_broker.edge.http.people import people_wing
 from mlc_broker.edge.http.quarantine import quarantine_wing
 from mlc_broker.edge.keys import KeyBook, load_pepper
-from mlc_broker.edge.server import quiet_libraries, serve_http
-from mlc_broker.edge.websocket import serve_websocket
+from mlc_broker.edge.server import ASGIApp, quiet_libraries
 from mlc_broker.extending import Extending
 from mlc_broker.model.batch import Batch, Receipt
 from mlc_broker.model.errors import BrokerError
@@ -36,13 +36,11 @@ from mlc_broker.pipeline.derive import emit
 from mlc_broker.pipeline.processor import Tools
 from mlc_broker.runtime.clock import Clock, SystemClock
 from mlc_broker.runtime.supervisor import Backoff, Health, supervise
-from mlc_broker.runtime.systemd import Notifier, feed_watchdog, handed_sockets, watchdog_seconds
+from mlc_broker.runtime.systemd import Notifier, feed_watchdog, watchdog_seconds
 from mlc_broker.runtime.telemetry import Telemetry
 from mlc_broker.showing import Fan, Showing
 from mlc_broker.store.ids import Hasher
-from mlc_broker.store.quarantine import Quarantine, QuarantineFile
 from mlc_broker.store.receipts import ReceiptBook
-from mlc_broker.store.roster import Roster
 from mlc_broker.store.store import Store
 from mlc_broker.telling import Telling, WhatBecameOf
 from mlc_broker.ward import Ward
@@ -66,7 +64,7 @@ class Broker:
         self.telemetry = Telemetry()
         self.stopping = trio.Event()
         self._dev = dev
-        self._random = Random()
+        self._random = Random()  # noqa: S311 (jitter of restarts)
         self._notifier = Notifier()
         self._settled = trio.Event()  # the store has committed everything it took
         self._reloading = trio.Lock()
@@ -81,7 +79,13 @@ class Broker:
                 await nursery.start(self._signals)
                 await self._start(nursery)
                 async with trio.open_nursery() as doors:
-                    names = await self._open_doors(doors)
+                    names = await open_doors(
+                        doors,
+                        self.config,
+                        converse=self.conversations.converse,
+                        application=self._application,
+                        stopping=self.stopping,
+                    )
                     stack.enter_context(self.showing.endpoints(*names))
                     announce(f"ready ws={names[0]}/v1/stream http={names[1]}")
                     self._notifier.ready()
@@ -111,24 +115,21 @@ class Broker:
         stack.callback(self.extending.close)
         for trouble in self.store.files.troubles:
             log.error("store", trouble=trouble)
-        self.roster = Roster(
-            wiring.data_file(config, "roster.db"),
-            clock=clock,
-            consent_rules=wiring.consent_rules(config),
-        )
+        await self._open_people(stack)
+        await self._open_telling(stack)
+        self._build()
+        await self.pipeline.open()
+
+    async def _open_people(self, stack: AsyncExitStack) -> None:
+        """Open who people are, what was refused of them, and which credentials count."""
+        config, clock = self.config, self.clock
+        self.roster = wiring.roster_of(config, clock)
         await trio.to_thread.run_sync(self.roster.open)
         stack.callback(self.roster.close)
         self.caring = Caring(config, self.store, self.roster, clock)
         stack.callback(self.caring.close)
-        self.quarantine = Quarantine(
-            QuarantineFile(
-                wiring.data_file(config, "quarantine.db"),
-                wiring.secret_of(config, "quarantine.key")[:32],
-                build=__version__,
-                bytes_max=config.storage.quarantine_bytes_max,
-            ),
-            clock=clock,
-            known_type=lambda name: self.catalog.resolve(name) is not None,
+        self.quarantine = wiring.quarantine_of(
+            config, clock, lambda name: self.catalog.resolve(name) is not None
         )
         stack.callback(self.quarantine.file.close)
         self.hasher = Hasher(self.store.files.manifest.secret("ids"))
@@ -143,6 +144,10 @@ class Broker:
         self.credentials = wiring.credentials_of(config, self.keys, self.roster, clock)
         if self._dev is not None:
             self._dev.enroll(self.roster)
+
+    async def _open_telling(self, stack: AsyncExitStack) -> None:
+        """Open what answers readers: queries and their log, live streams, metrics."""
+        config, clock = self.config, self.clock
         self.telling = Telling(config, self.store, self.roster, clock)
         stack.callback(self.telling.close)
         self.caring.who_read = self.telling.who_read
@@ -157,8 +162,6 @@ class Broker:
         )
         self.showing.live.access_log = self.telling.audit
         await self._open_counting(stack)
-        self._build()
-        await self.pipeline.open()
 
     async def _open_counting(self, stack: AsyncExitStack) -> None:
         """Count what was committed since the last time, and from now on."""
@@ -176,7 +179,7 @@ class Broker:
         await self.counting.open()
         stack.push_async_callback(self.counting.rollups.close)
         self.showing.live.watcher = self.counting.watching
-        self.caring.erasure.places.append(("metrics", self.counting))
+        self.caring.add_place("metrics", self.counting)
         # Whoever wants to hear of commits stands in this list.
         self.store.on_commit = Fan(
             [
@@ -208,8 +211,8 @@ class Broker:
         self.extending.control.add(self.counting.handlers())
         self.admission = Admission(wiring.category_of(lambda: self.catalog), self.clock)
         self.ward = Ward(self.config, self.quarantine, self.submit, self.admission)
-        self.caring.erasure.places.append(("quarantine", self.quarantine.file))
-        self.caring.purge.places.append(("quarantine", self.quarantine.file))
+        self.caring.add_place("quarantine", self.quarantine.file)
+        self.quarantine.file.held = lambda: self.store.files.held
         self.extending.control.add(self.caring.verbs() | self.ward.verbs())
         self.limiter = wiring.limiter_of(self.config)
         self.conversations = Conversations(
@@ -250,44 +253,6 @@ class Broker:
         for name, task in tasks.items():
             nursery.start_soon(supervise, name, task, Backoff(self._random), self.health)
 
-    async def _open_doors(self, doors: trio.Nursery) -> tuple[str, str]:
-        """Listen; return the addresses of both doors as clients write them."""
-        config, handed = self.config, handed_sockets()
-        house = self._house()
-        secure_ws = _tls(config, config.websocket)
-        secure_http = _tls(config, config.http)
-        ws = await _listeners(handed.get("websocket"), config.websocket.listen)
-        http = await _listeners(handed.get("http"), config.http.listen)
-        origins = config.websocket.origins
-        ws_names: list[str] = await doors.start(
-            partial(
-                serve_websocket,
-                self.conversations.converse,
-                ws,
-                stopping=self.stopping,
-                limits=wiring.websocket_limits(config),
-                ssl_context=secure_ws,
-                origins=frozenset(origins) if origins else None,
-                on_trouble=partial(self._trouble, "websocket"),
-            )
-        )
-        scheme = "wss" if secure_ws else "ws"
-        http_names: list[str] = await doors.start(
-            partial(
-                serve_http,
-                make_app(house, self._wings(house, f"{scheme}://{ws_names[0]}/v1/stream")),
-                http,
-                shutdown=self.stopping,
-                limits=wiring.http_limits(config),
-                ssl_context=secure_http,
-                on_trouble=partial(self._trouble, "http"),
-            )
-        )
-        return (
-            f"{scheme}://{ws_names[0]}",
-            f"{'https' if secure_http else 'http'}://{http_names[0]}",
-        )
-
     def _house(self) -> House:
         return House(
             submit=self.submit,
@@ -306,15 +271,17 @@ class Broker:
             body_seconds_max=self.config.http.body_seconds_max,
         )
 
-    def _wings(self, house: House, stream_url: str) -> list[Wing]:
-        """Return the blueprints of further pages, each with its routes."""
-        return [
+    def _application(self, stream_url: str) -> ASGIApp:
+        """Return all of HTTP: the pages of every room, each with its routes."""
+        house = self._house()
+        wings: list[Wing] = [
             *self.showing.wings(house, self.stopping, stream_url),
             people_wing(house, self.caring.desk()),
             quarantine_wing(house, self.ward),
             *self.telling.wings(house, self.catalog),
             *self.counting.wings(house),
         ]
+        return make_app(house, wings)
 
     # --- running ---
 
@@ -407,9 +374,6 @@ class Broker:
         """The watchdog's probe crosses the loop, the pipeline and the writer's thread."""
         return bool(await trio.to_thread.run_sync(self.store.files.directory.is_dir))
 
-    def _trouble(self, door: str, error: BaseException) -> None:
-        log.warning("connection lost", door=door, kind=type(error).__name__)
-
     async def _signals(self, *, task_status: trio.TaskStatus[None]) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             task_status.started()
@@ -430,17 +394,3 @@ class Broker:
         await self._settled.wait()
         await self.quarantine.flush()
         await self.receipts.flush()
-
-
-async def _listeners(handed: Any, listen: str) -> list[trio.SocketListener]:
-    if handed is not None:
-        return sockets.inherit([handed.detach()])
-    return await sockets.listen(listen)
-
-
-def _tls(config: Config, door: Any) -> Any:
-    if door.tls_certificate is None:
-        return None
-    return sockets.tls_context(
-        config.secret_path(door.tls_certificate), config.secret_path(door.tls_key or "")
-    )

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import msgspec
@@ -30,13 +28,11 @@ from mlc_broker.model.catalog import Catalog
 from mlc_broker.model.custom import load_custom_types
 from mlc_broker.model.errors import ConfigError
 from mlc_broker.model.retention import DAYS_MAX
-from mlc_broker.pipeline.actor import Actor
 from mlc_broker.pipeline.plugin_files import find_types
-from mlc_broker.pipeline.processor import Tools
 from mlc_broker.pipeline.registry import Registry, Step
 from mlc_broker.runtime.clock import Clock
-from mlc_broker.runtime.supervisor import Backoff
 from mlc_broker.store.consents import RULES, ConsentRule
+from mlc_broker.store.quarantine import Quarantine, QuarantineFile
 from mlc_broker.store.roster import Roster
 from mlc_broker.store.store import Limits as StoreLimits
 
@@ -89,21 +85,6 @@ def _inherited(config: Config) -> dict[str, dict[str, Any]]:
     }
 
 
-def actors_of(steps: Sequence[Step], tools: Tools, random: Random) -> list[Actor]:
-    """Return an actor for each step."""
-    return [
-        Actor(
-            partial(step.kind, step.settings, tools),
-            name=step.use,
-            stage=step.kind.stage,
-            on_failure=step.on_failure,
-            seconds_max=step.seconds_max,
-            backoff=Backoff(random),
-        )
-        for step in steps
-    ]
-
-
 def verification_keys(config: Config) -> list[VerificationKey]:
     """Return the keys that tokens may be signed with: the secret, and those of the JWKS file."""
     keys = [secret_key(secret_of(config, config.auth.secret_file))]
@@ -129,6 +110,22 @@ def credentials_of(config: Config, keys: KeyBook, roster: Roster, clock: Clock) 
     return Credentials(
         keys, verification_keys(config), rules=rules, clock=clock, organization_known=known
     )
+
+
+def roster_of(config: Config, clock: Clock) -> Roster:
+    """Return the roster, still closed."""
+    return Roster(data_file(config, "roster.db"), clock=clock, consent_rules=consent_rules(config))
+
+
+def quarantine_of(config: Config, clock: Clock, known_type: Callable[[str], bool]) -> Quarantine:
+    """Return the quarantine, open."""
+    file = QuarantineFile(
+        data_file(config, "quarantine.db"),
+        secret_of(config, "quarantine.key")[:32],
+        build=__version__,
+        bytes_max=config.storage.quarantine_bytes_max,
+    )
+    return Quarantine(file, clock=clock, known_type=known_type)
 
 
 def consent_rules(config: Config) -> Mapping[str, ConsentRule]:

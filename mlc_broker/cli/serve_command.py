@@ -25,7 +25,7 @@ def serve(config: Config, dev: bool) -> int:
     guests = prepare(config) if dev else None
     if guests is not None:
         config = guests.config
-        print(guests.text, flush=True)  # noqa: T201 (asked for)
+        print(guests.text, flush=True)
     broker = Broker(config, dev=guests)
-    trio.run(broker.run, lambda line: print(line, flush=True))  # noqa: T201 (the ready line)
+    trio.run(broker.run, lambda line: print(line, flush=True))
     return 0
