@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import trio
@@ -24,10 +24,11 @@ from mlc_broker.runtime.control import Arguments, Handler
 from mlc_broker.store.care import holdings
 from mlc_broker.store.care.backup import back_up
 from mlc_broker.store.care.erased import ERASED, ErasedList
-from mlc_broker.store.care.erasure import Erasure
+from mlc_broker.store.care.erasure import Erasure, Forgets
 from mlc_broker.store.care.jobs import Job, Jobs
-from mlc_broker.store.care.purge import Purge
+from mlc_broker.store.care.purge import Expires, Purge
 from mlc_broker.store.care.restored import erased_since
+from mlc_broker.store.holds import Hold
 from mlc_broker.store.roster import Roster
 from mlc_broker.store.roster_import import import_bytes
 from mlc_broker.store.store import Store
@@ -35,12 +36,16 @@ from mlc_broker.store.store import Store
 JOBS = "jobs.db"
 
 
+class Place(Forgets, Expires, Protocol):
+    """Somewhere that people's data is, besides the events."""
+
+
 class Caring:
     """What looks after the data of people. Open it after the store and the roster."""
 
     def __init__(self, config: Config, store: Store, roster: Roster, clock: Clock) -> None:
         self._config, self._store, self._roster, self._clock = config, store, roster, clock
-        key = wiring.secret_of(config, config.privacy.pseudonym_key_file)[:64]
+        self._key = key = wiring.secret_of(config, config.privacy.pseudonym_key_file)[:64]
         self.jobs = Jobs(wiring.data_file(config, JOBS))
         self.erased = ErasedList(wiring.data_file(config, ERASED), key)
         roster.erased_at = self.erased.erased_at
@@ -61,6 +66,11 @@ class Caring:
         """Let the files go."""
         self.jobs.close()
 
+    def add_place(self, label: str, place: Place) -> None:
+        """Clean a further place, when a person is erased and when things expire."""
+        self.erasure.places.append((label, place))
+        self.purge.places.append((label, place))
+
     def desk(self) -> Desk:
         """Return what the pages about people need."""
         return Desk(
@@ -72,7 +82,12 @@ class Caring:
 
     def verbs(self) -> dict[str, Handler]:
         """Return what the commands may ask over the house telephone."""
-        return {"purge": self._purge, "erase": self._erase, "backup": self._backup}
+        return {
+            "purge": self._purge,
+            "erase": self._erase,
+            "backup": self._backup,
+            "hold": self._hold,
+        }
 
     async def back_up(self, target: Path) -> dict[str, Any]:
         """Copy everything into an empty directory; commits go on meanwhile."""
@@ -90,9 +105,8 @@ class Caring:
 
     async def erase_again(self, lists: list[Path]) -> int:
         """After a restore: write down who was erased since, and hide them at once; return how many."""
-        key = wiring.secret_of(self._config, self._config.privacy.pseudonym_key_file)[:64]
         people = await trio.to_thread.run_sync(
-            erased_since, self.erased, lists, key, self._store, self._roster
+            erased_since, self.erased, lists, self._key, self._store, self._roster
         )
         for organization_id, user_id in people:
             await self._store.hide(organization_id, user_id)
@@ -117,6 +131,25 @@ class Caring:
             immediately=bool(asked.get("immediately")),
         )
         told: dict[str, Any] = msgspec.to_builtins(_view(job))
+        return told
+
+    async def _hold(self, asked: Arguments) -> dict[str, Any]:
+        """Begin a legal hold, or end one (`end`)."""
+        organization_id, user_id = asked["organization_id"], asked.get("user_id", "")
+        if asked.get("end"):
+            ended = await self._store.end_hold(organization_id, user_id)
+            self.erasure.look_again()
+            return {"ended": ended}
+        hold = Hold(
+            organization_id=organization_id,
+            user_id=user_id,
+            pseudonym=(pseudonym(user_id, self._key) or "") if user_id else "",
+            reason=asked["reason"],
+            set_by=asked.get("set_by", "command line"),
+            at=self._clock.now(),
+        )
+        await self._store.hold(hold)
+        told: dict[str, Any] = msgspec.to_builtins(hold)
         return told
 
     async def _backup(self, asked: Arguments) -> dict[str, Any]:

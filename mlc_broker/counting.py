@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -68,6 +69,8 @@ class Counting:
             zone_of=lambda organization_id: zone_of(roster, organization_id),
             clock=clock,
             hidden=lambda: store.files.hidden,
+            held=lambda: store.files.held,
+            trusts_clock=store.trusts_clock,
         )
         key = wiring.secret_of(config, config.privacy.pseudonym_key_file)
         self.book = MetricBook(
@@ -134,6 +137,12 @@ class Counting:
 
         work = self.rollups.rebuild if rebuild else self.rollups.check
         return msgspec.structs.asdict(await work(views, progress))
+
+    def expire(self, now: datetime) -> int:
+        """Remove what has expired from every metric; return how many cells. From a thread of trio's."""
+        minute = int(now.timestamp() // 60)
+        gone: int = trio.from_thread.run(self.rollups.expire, minute)
+        return gone
 
     def forget_person(self, organization_id: str, user_id: str) -> int:
         """Take a person out of every metric; from a thread of trio's."""

@@ -32,6 +32,7 @@ async def caring_offline(config: Config) -> AsyncIterator[tuple[Caring, Store, R
         roster = Roster(wiring.data_file(config, "roster.db"), clock=clock)
         await trio.to_thread.run_sync(roster.open)
         quarantine = open_quarantine(config)
+        quarantine.held = lambda: store.files.held
         caring = Caring(config, store, roster, clock)
         caring.purge.places.append(("quarantine", quarantine))
         try:

@@ -31,6 +31,8 @@ COMMANDS: dict[str, str] = {
     "roster": "mlc_broker.cli.roster_command:roster",
     "policy": "mlc_broker.cli.policy_command:policy",
     "purge": "mlc_broker.cli.purge_command:purge",
+    "hold": "mlc_broker.cli.hold_command:hold",
+    "disclosures": "mlc_broker.cli.disclosures_command:disclosures",
     "erase": "mlc_broker.cli.erase_command:erase",
     "export": "mlc_broker.cli.export_command:export",
     "sql": "mlc_broker.cli.sql_command:sql",

@@ -9,6 +9,7 @@ from mlc_broker.config import Config
 from mlc_broker.model.person import Organization
 from mlc_broker.model.retention import DAYS_MAX
 from mlc_broker.runtime.clock import SystemClock
+from mlc_broker.store.holds import Hold
 
 _WHAT = {
     "standard": "learning progress, and what people do in the platform",
@@ -22,9 +23,12 @@ _WHAT = {
 @config_option
 def policy(config: Config) -> None:
     """Print the policy: what is kept, why, for how long, and how it is deleted."""
+    from mlc_broker.store.holds import holds_in
     from mlc_broker.store.roster import Roster
 
     click.echo(_general(config))
+    for hold in holds_in(config.data_path):
+        click.echo(_held(hold))
     path = config.data_path / "roster.db"
     if not path.exists():
         return
@@ -79,6 +83,14 @@ def _third_parties(config: Config) -> str:
         f"{sink.name or sink.use} ({', '.join(sink.categories) or 'no categories'};"
         f" levels {', '.join(sink.levels)})"
         for sink in config.sinks
+    )
+
+
+def _held(hold: Hold) -> str:
+    whom = f"{hold.user_id} of {hold.organization_id}" if hold.user_id else hold.organization_id
+    return (
+        f"- Legal hold on {whom} since {hold.at:%Y-%m-%d}, by {hold.set_by}: {hold.reason}."
+        " Nothing of it is purged or erased before the hold ends."
     )
 
 

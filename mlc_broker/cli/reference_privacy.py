@@ -123,7 +123,21 @@ _CONSENT = """## Who decides
 `pii` and identifying fields depend on age and `parental_consent` in the roster, not on these.
 """
 
-_REST = """## Forgetting a person
+_REST = """## Legal holds
+
+`mlc-broker hold add --org … [--user …] --reason …` keeps what a court or a complaint needs: of a
+person, or of a whole organization. What is held is neither purged nor taken out by merging, from
+events, quarantine and metrics alike; an erasure waits and says so in its `detail`. Readers see no
+more of it than before: what has expired is invisible all the same. `hold list` and
+`mlc-broker policy` show it, `hold remove` ends it. A hold does not reach a quarantine that
+overflows its `quarantine_bytes_max`, receipts, nor what the roster's own pages change.
+
+## To whom it goes
+
+`mlc-broker disclosures` names every sink of the configuration with its categories and levels, or
+says `none`.
+
+## Forgetting a person
 
 `DELETE /v1/users/{user_id}` or `mlc-broker erase`: after `[privacy] erasure_grace_days`, or
 `immediately`. The person is invisible from the first moment; then hot files are sealed without

@@ -9,6 +9,7 @@ from pathlib import Path
 from mlc_broker.model.errors import DirectoryInUse, ShardCorrupt, ShardUnavailable
 from mlc_broker.runtime.crashpoint import crash_point
 from mlc_broker.store.disk import Disk
+from mlc_broker.store.holds import Held, held_by
 from mlc_broker.store.hot import WAL_BYTES_MAX, HotFile, storage_error
 from mlc_broker.store.ids import Ids, as_hashes, is_ids
 from mlc_broker.store.layout import HOT, LOCK, META, SHARDS, Home, home_path, hot_path
@@ -34,6 +35,7 @@ class Files:
         self.homes: dict[Home, HomeEntry] = {}
         self.run = 0  # the last run of sealing that is in force
         self.hidden: frozenset[tuple[str, str]] = frozenset()
+        self.held: Held = frozenset()  # legal holds: neither expiry nor erasure takes these
         self.manifest: Manifest
         self._durable = durable
         self._wal_bytes_max = wal_bytes_max
@@ -51,6 +53,7 @@ class Files:
             self.homes = {entry.home: entry for entry in self.manifest.homes()}
             self.run = self.manifest.number("run")
             self.hidden = self.manifest.tombstones()
+            self.held = held_by(self.manifest.holds())
             self._sweep()
             current = self._open_hot_files() or self.begin_hot(now_ms)
             self._remember_ids(ids, now_ms, window_ms)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from mlc_broker.store.holds import QUERY, Hold, hold_of
 from mlc_broker.store.layout import META, Home
 from mlc_broker.store.schema import meta_file, open_writer, transaction
 
@@ -143,6 +144,32 @@ class Manifest:
             (organization_id, user_id),
         )
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the id leaves the WAL too
+
+    def holds(self) -> list[Hold]:
+        """Return the legal holds."""
+        return [hold_of(row) for row in self._db.execute(QUERY).fetchall()]
+
+    def put_hold(self, hold: Hold) -> None:
+        """Write a hold down; one on the same person or organization is replaced."""
+        at_ms = int(hold.at.timestamp() * 1000)
+        self._db.execute(
+            "INSERT OR REPLACE INTO hold VALUES(?, ?, ?, ?, ?, ?)",
+            (
+                hold.organization_id,
+                hold.user_id,
+                hold.pseudonym,
+                hold.reason,
+                hold.set_by,
+                at_ms,
+            ),
+        )
+
+    def remove_hold(self, organization_id: str, user_id: str) -> bool:
+        """End a hold; False: there was none."""
+        delete = "DELETE FROM hold WHERE organization_id = ? AND user_id = ?"
+        count = self._db.execute(delete, (organization_id, user_id)).rowcount
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the id leaves the WAL too
+        return bool(count)
 
     def close(self) -> None:
         """Close the connection."""

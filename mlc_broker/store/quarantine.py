@@ -26,6 +26,7 @@ from mlc_broker.model.batch import Batch, Outcome, Receipt
 from mlc_broker.model.errors import StoreError
 from mlc_broker.model.event import Event
 from mlc_broker.runtime.clock import Clock
+from mlc_broker.store.holds import Held, is_held
 
 InThread = Callable[..., Any]
 
@@ -105,6 +106,7 @@ class QuarantineFile:
     """The file `quarantine.db`: bounded, sealed, one writing connection. Sync, thread-side."""
 
     def __init__(self, path: Path, key: bytes, *, build: str, bytes_max: int) -> None:
+        self.held: Callable[[], Held] = frozenset  # what is under a legal hold stays
         self._db = Database(sqlite3.connect(str(path), check_same_thread=False))
         self._db.conn.execute("PRAGMA journal_mode=WAL")
         self._db.conn.execute("PRAGMA synchronous=FULL")
@@ -243,18 +245,18 @@ class QuarantineFile:
 
     @_alone
     def purge(self, now: datetime) -> int:
-        """Forget what is older than its time; return how many."""
-        with self._db.atomic():
-            gone = 0
-            for outcome, days in ((Outcome.REJECTED, REJECTED_DAYS), (None, QUARANTINED_DAYS)):
-                before = _ms(now - timedelta(days=days))
-                gone += self._db.execute(
-                    "DELETE FROM kept WHERE at < ?1 AND (?2 IS NULL OR outcome = ?2)",
-                    (before, outcome.value if outcome else None),
-                ).rowcount
-        self._recount()
-        self._db.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        return gone
+        """Forget what is older than its time and not held; return how many."""
+        rejected = _ms(now - timedelta(days=REJECTED_DAYS))
+        any_other = _ms(now - timedelta(days=QUARANTINED_DAYS))
+        old = self._db.execute(
+            "SELECT id FROM kept WHERE at < ? OR (at < ? AND outcome = 'rejected')",
+            (any_other, rejected),
+        ).fetchall()
+        gone = {key for (key,) in old}
+        if gone and (held := self.held()):
+            gone -= {key for content, key in self._each() if _under_hold(held, content)}
+        self.remove(sorted(gone))
+        return len(gone)
 
     def expire(self, now: datetime) -> int:
         """As `purge`: what the nightly round calls."""
@@ -291,6 +293,15 @@ class QuarantineFile:
             msg = "the quarantine was sealed under another key"
             raise StoreError(msg, hint="put the former quarantine.key back") from error
         return msgspec.json.decode(clear, type=_Sealed)
+
+
+def _under_hold(held: Held, content: _Sealed) -> bool:
+    organization_id = content.organization_id or ""
+    user_id = content.event.user_id if content.event is not None else None
+    if is_held(held, organization_id, user_id or ""):
+        return True
+    text = content.original or ""  # refused before it was an event: looked through as text
+    return any(user and org == organization_id and user in text for org, user in held)
 
 
 class Quarantine:

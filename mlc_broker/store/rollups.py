@@ -58,6 +58,8 @@ class Rollups:
         zone_of: Callable[[str], str],
         clock: Clock,
         hidden: Callable[[], Hidden] = frozenset,
+        held: Callable[[], Hidden] = frozenset,
+        trusts_clock: Callable[[], bool] = lambda: True,
         in_thread: InThread = trio.to_thread.run_sync,
     ) -> None:
         self.path = path
@@ -72,6 +74,8 @@ class Rollups:
         self._zone_of = zone_of
         self._clock = clock
         self._hidden = hidden
+        self._held = held
+        self._trusts_clock = trusts_clock
         self._in_thread = in_thread
         self._queue: list[Committed] = []
         self._queued = 0
@@ -126,7 +130,8 @@ class Rollups:
                 if trio.current_time() - began >= FLUSH_SECONDS or commits >= FLUSH_COMMITS:
                     break
             await self.settle()
-            if trio.current_time() - expired_at >= EXPIRE_SECONDS:
+            due = trio.current_time() - expired_at >= EXPIRE_SECONDS
+            if due and self._trusts_clock():
                 expired_at = trio.current_time()
                 await self.expire(self.now_minute())
 
@@ -151,10 +156,18 @@ class Rollups:
             await self._in_thread(self._file.forget_person, organization_id, user_id)
             self._tell()
 
-    async def expire(self, now_minute: int) -> None:
-        """Remove what retention says; make old minutes and hours coarser. Minutes since 1970, UTC."""
+    async def expire(self, now_minute: int) -> int:
+        """Remove what retention says; make old minutes and hours coarser. Minutes since 1970, UTC.
+
+        Return how many cells; what is under a legal hold stays.
+        """
         async with self._lock:
-            await self._in_thread(self._file.expire, now_minute)
+            await self._flush()
+            try:
+                gone: int = await self._in_thread(self._file.expire, now_minute, self._held())
+            finally:
+                self._folder.words.clear()  # words of which no cell is left are not in the file
+        return gone
 
     async def close(self) -> None:
         """Write down what is left, and close."""

@@ -12,8 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from mlc_broker.runtime.crashpoint import crash_point
+from mlc_broker.store.holds import Held
 from mlc_broker.store.rollups_fold import Delta, Folder
-from mlc_broker.store.rollups_schema import PERSONAL, TABLES, WEIGHT, merge_of, rollups_file
+from mlc_broker.store.rollups_schema import (
+    CLASS,
+    EXPERIMENT,
+    OF_CONTEXT,
+    PERSONAL,
+    TABLES,
+    TEACHER,
+    WEIGHT,
+    merge_of,
+    rollups_file,
+)
 from mlc_broker.store.rollups_words import word_id
 from mlc_broker.store.schema import open_reader, open_writer, transaction
 
@@ -23,6 +34,10 @@ MINUTE_DAYS, HOUR_DAYS = 2, 90  # how long minutes and hours are kept
 MARGIN_MINUTES = 14 * 60  # no wall clock is further from UTC
 _CHECKPOINT_PAGES = 4096
 # A day in two parts: streaks bear with what comes before six in the morning.
+_NOT_HELD = (
+    "NOT EXISTS(SELECT 1 FROM temp.held AS h WHERE h.org = {table}.org"
+    " AND h.user IN (0, {table}.user))"
+)
 _DAY = f"at - at % {MINUTES_DAY} + iif(at % {MINUTES_DAY} < 360, 0, 360)"
 
 
@@ -107,14 +122,46 @@ class RollupsFile:
             )
         self.empty_log()
 
-    def expire(self, now_minute: int) -> None:
-        """Remove cells of which an event may have expired, and make old minutes and hours coarser."""
+    def expire(self, now_minute: int, held: Held = frozenset()) -> int:
+        """Remove cells of which an event may have expired, and make old minutes and hours coarser.
+
+        Names of people of whom no cell is left go too; what is held stays. Return how many cells.
+        Nobody may have words in memory then: they may be gone.
+        """
+        count, now = 0, {"now": now_minute}
         with transaction(self._db):
+            self._db.execute("CREATE TEMP TABLE held(org, user, PRIMARY KEY(org, user))")
+            self._db.execute("CREATE TEMP TABLE gone(user PRIMARY KEY)")
+            pairs = {(word_id(org), word_id(user)) for org, user in held}
+            self._db.executemany("INSERT INTO held VALUES(?, ?)", pairs)
             for table in PERSONAL:
-                self._db.execute(f"DELETE FROM {table} WHERE NOT {alive('')}", {"now": now_minute})
+                dead = f"NOT {alive('')} AND {_NOT_HELD.format(table=table)}"
+                users = f"SELECT user FROM {table} WHERE {dead}"
+                self._db.execute(f"INSERT OR IGNORE INTO gone {users}", now)
+                count += self._db.execute(f"DELETE FROM {table} WHERE {dead}", now).rowcount
+            if count:
+                self._forget_names()
+            self._db.execute("DROP TABLE held")
+            self._db.execute("DROP TABLE gone")
             for table in ("activity", "sample"):
                 self._coarsen(table, now_minute - MINUTE_DAYS * MINUTES_DAY, "at - at % 60")
                 self._coarsen(table, now_minute - HOUR_DAYS * MINUTES_DAY, _DAY)
+        if count:
+            self.empty_log()
+        return count
+
+    def _forget_names(self) -> None:
+        """Remove who somebody was at a time of which no cell is left, then names of `gone` users."""
+        used = " UNION ".join(f"SELECT standing FROM {table}" for table in PERSONAL)
+        self._db.execute(f"DELETE FROM standing WHERE id NOT IN ({used})")
+        axes = f"({CLASS}, {TEACHER}, {OF_CONTEXT}, {EXPERIMENT})"
+        self._db.execute(
+            f"DELETE FROM member WHERE axis IN {axes} AND id NOT IN (SELECT id FROM standing)"
+        )
+        for table in PERSONAL:
+            self._db.execute(f"DELETE FROM gone WHERE user IN (SELECT user FROM {table})")
+        self._db.execute("DELETE FROM gone WHERE user IN (SELECT word FROM member)")
+        self._db.execute("DELETE FROM word WHERE id IN (SELECT user FROM gone)")
 
     def clear(self) -> None:
         """Remove everything that a recount makes anew."""

@@ -77,6 +77,16 @@ def what_there_is(db: Database) -> None:
     )
 
 
+@meta_file()
+def what_must_stay(db: Database) -> None:
+    """Legal holds; user_id is empty where all of an organization is held."""
+    db.execute(
+        "CREATE TABLE hold(organization_id TEXT, user_id TEXT, pseudonym TEXT NOT NULL,"
+        " reason TEXT NOT NULL, set_by TEXT NOT NULL, at_ms INTEGER NOT NULL,"
+        " PRIMARY KEY(organization_id, user_id)) WITHOUT ROWID"
+    )
+
+
 def open_writer(
     path: Path, migrations: Migrations, *, page_bytes: int = 4096, full: bool = True
 ) -> Any:

@@ -22,7 +22,7 @@ from mlc_broker.store.layout import Home, home_path, slot_of
 from mlc_broker.store.manifest import HomeEntry, HotEntry, Manifest
 from mlc_broker.store.pack import COLUMNS, ID_BYTES, Pack
 from mlc_broker.store.schema import READ_ERRORS, open_reader
-from mlc_broker.store.select import Words, gone_for
+from mlc_broker.store.select import Words
 from mlc_broker.store.shard import Gone, Part, Shard
 
 ALL = -1  # all of it was merged
@@ -61,12 +61,10 @@ class Sealer:
         self._manifest = manifest
         self._slots = slots
 
-    def step(
-        self, hot: HotFile, entry: HotEntry, now_ms: int, hidden: frozenset[tuple[str, str]]
-    ) -> Sealed:
+    def step(self, hot: HotFile, entry: HotEntry, gone: Gone) -> Sealed:
         """Move the next events of a closed hot file; `entry` says how far it got.
 
-        Events that have expired, or whose person is being erased, are left behind.
+        Events that are `gone` (have expired, or their person is being erased) are left behind.
         """
         begin = max(entry.sealed_upto, hot.first_sequence)
         packs, upto, damaged = self._read(hot, begin, entry.sealing_upto)
@@ -76,7 +74,6 @@ class Sealer:
             self._manifest.plan_sealing(hot.number, upto)
             crash_point("seal.after_plan")
             words = hot.dictionary.words
-            gone = gone_for(now_ms, hidden)
             known = {known.home: known for known in self._manifest.homes()}
             for home, part in self._parts(packs, words, hot.dictionary, gone):
                 home_entry = known.get(home) or HomeEntry(home)
@@ -86,10 +83,8 @@ class Sealer:
         crash_point("seal.after_manifest")
         return Sealed(hot.number, upto, run, homes, upto >= hot.next_sequence, damaged)
 
-    def merge(
-        self, entry: HomeEntry, now_ms: int, hidden: frozenset[tuple[str, str]]
-    ) -> Iterator[HomeEntry | None]:
-        """Rewrite a home as one run, without what has expired; yields None until it is done.
+    def merge(self, entry: HomeEntry, gone: Gone) -> Iterator[HomeEntry | None]:
+        """Rewrite a home as one run, without what is `gone`; yields None until it is done.
 
         The last one yielded is the new entry: its version is in force; the old file is still there.
         """
@@ -97,7 +92,7 @@ class Sealer:
         old = Shard(home_path(self._directory, entry.home, entry.version))
         target = home_path(self._directory, entry.home, entry.version + 1)
         try:
-            for _ in old.merge_into(target, gone_for(now_ms, hidden), run=run):
+            for _ in old.merge_into(target, gone, run=run):
                 yield None
         finally:
             old.close()

@@ -67,11 +67,21 @@ def select(rows: Rows, words: Words, wanted: Selection) -> Mask:
     return mask
 
 
-def gone_for(now_ms: int, hidden: frozenset[tuple[str, str]]) -> Callable[[Rows, Words], Mask]:
-    """Return what says of rows whether they have expired by then, or their person is erased."""
+def gone_for(
+    now_ms: int,
+    hidden: frozenset[tuple[str, str]],
+    held: frozenset[tuple[str, str]] = frozenset(),
+) -> Callable[[Rows, Words], Mask]:
+    """Return what says of rows whether they have expired by then, or their person is erased.
+
+    Nothing of what is `held` is gone, see holds.py.
+    """
 
     def gone(rows: Rows, words: Words) -> Mask:
-        return ~_alive(rows, words, now_ms, hidden)
+        mask = ~_alive(rows, words, now_ms, hidden)
+        if held and mask.any():
+            mask &= ~_held(rows, words, held)
+        return mask
 
     return gone
 
@@ -109,6 +119,14 @@ def _alive(rows: Rows, words: Words, now_ms: int, hidden: Iterable[tuple[str, st
         if user_codes and (organization_codes or not organization):
             own = rows["organization"] == (organization_codes[0] if organization else 0)
             mask &= ~((rows["user"] == user_codes[0]) & own)
+    return mask
+
+
+def _held(rows: Rows, words: Words, held: Iterable[tuple[str, str]]) -> Mask:
+    mask = np.zeros(len(rows), np.bool_)
+    for organization, user in held:
+        own = _any_of(rows["organization"], words.codes([organization]))
+        mask |= own & _any_of(rows["user"], words.codes([user])) if user else own
     return mask
 
 

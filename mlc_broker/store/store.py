@@ -21,6 +21,7 @@ from mlc_broker.runtime.clock import Clock, SystemClock
 from mlc_broker.store.columns import RETENTIONS, epoch_ms
 from mlc_broker.store.disk import Disk
 from mlc_broker.store.files import Files
+from mlc_broker.store.holds import Hold, held_by
 from mlc_broker.store.hot import Committed, HotFile
 from mlc_broker.store.ids import Hasher, Ids
 from mlc_broker.store.known import SealedIds
@@ -221,6 +222,20 @@ class Store:
         """End what `hide` began: no file holds events of the person any more."""
         await self._in_thread(self.files.manifest.unbury, organization_id, user_id)
         self.files.hidden -= {(organization_id, user_id)}
+
+    async def hold(self, hold: Hold) -> None:
+        """Keep what is held from expiring and from being erased, from now on."""
+        async with self.upkeep.standing_still():  # no file is halfway rewritten without it
+            await self._in_thread(self.files.manifest.put_hold, hold)
+            self.files.held = held_by(await self._in_thread(self.files.manifest.holds))
+
+    async def end_hold(self, organization_id: str, user_id: str = "") -> bool:
+        """End a hold; False: there was none."""
+        async with self.upkeep.standing_still():
+            remove = self.files.manifest.remove_hold
+            ended: bool = await self._in_thread(remove, organization_id, user_id)
+            self.files.held = held_by(await self._in_thread(self.files.manifest.holds))
+        return ended
 
     def now_ms(self) -> int:
         """Return the time, in ms since 1970."""

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from mlc_broker.model.errors import BrokerError, ShardCorrupt
 from mlc_broker.store.files import Files, unlink
+from mlc_broker.store.holds import knows_any
 from mlc_broker.store.hot import HotFile, storage_error
 from mlc_broker.store.ids import Ids
 from mlc_broker.store.layout import home_path
@@ -20,6 +21,8 @@ from mlc_broker.store.manifest import HomeEntry
 from mlc_broker.store.pack import COLUMNS, Pack
 from mlc_broker.store.schema import READ_ERRORS, open_reader
 from mlc_broker.store.sealer import HomeDamaged, Sealer
+from mlc_broker.store.select import gone_for
+from mlc_broker.store.shard import Gone
 from mlc_broker.store.writer import InThread, Writer
 
 GRACE_SECONDS = 600.0  # a file taken out of view is still there for readers that began before
@@ -116,15 +119,20 @@ class Upkeep:
         self._files.troubles.append(f"{entry.home.path} cannot be merged: {error}")
 
     async def unlink_expired(self, now_ms: int) -> int:
-        """Remove the files of which every event has expired; return how many."""
+        """Remove the files of which every event has expired and none is held; return how many."""
         async with self._lock:
             gone = [home for home in self._files.homes.values() if home.expires_ms <= now_ms]
+            removed = 0
             for entry in gone:
+                path = home_path(self._files.directory, entry.home, entry.version)
+                held = self._files.held
+                if held and await self._in_thread(knows_any, path, held):
+                    continue  # a purge takes what is not held out of it
                 del self._files.homes[entry.home]
                 await self._in_thread(self._files.manifest.forget_home, entry.home)
-                path = home_path(self._files.directory, entry.home, entry.version)
                 await self._in_thread(unlink, path)
-            return len(gone)
+                removed += 1
+            return removed
 
     async def rewrite(self, change: Callable[[HomeEntry, Path], int]) -> int:
         """Let `change` take events out of each home, in a thread; return how many in all.
@@ -194,7 +202,7 @@ class Upkeep:
         files, done, damaged = self._files, False, ""
         while not done:
             entry = files.entries[hot.number]
-            step = partial(self._sealer.step, hot, entry, now_ms, files.hidden)
+            step = partial(self._sealer.step, hot, entry, self._gone(now_ms))
             try:
                 sealed = await self._in_thread(step)
             except HomeDamaged as error:
@@ -213,8 +221,11 @@ class Upkeep:
         await self._in_thread(files.manifest.mark_hot, hot.number, "sealed")
         self._retired[hot.number] = trio.current_time()
 
+    def _gone(self, now_ms: int) -> Gone:
+        return gone_for(now_ms, self._files.hidden, self._files.held)
+
     async def _merge_home(self, entry: HomeEntry, now_ms: int) -> None:
-        steps: Iterator[HomeEntry | None] = self._sealer.merge(entry, now_ms, self._files.hidden)
+        steps: Iterator[HomeEntry | None] = self._sealer.merge(entry, self._gone(now_ms))
         new = None
         while new is None:
             new = await self._in_thread(next, steps)

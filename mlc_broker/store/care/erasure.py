@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Protocol
 
+import msgspec
 import trio
 
 from mlc_broker.model.errors import BrokerError
@@ -20,10 +21,12 @@ from mlc_broker.runtime.clock import Clock
 from mlc_broker.store.care.erased import ErasedList, Record
 from mlc_broker.store.care.jobs import Job, Jobs
 from mlc_broker.store.care.scrub import Scrubber
+from mlc_broker.store.holds import is_held
 from mlc_broker.store.roster import Roster
 from mlc_broker.store.store import Store
 
 ERASE = "erase"
+HELD = "under a legal hold"
 LOOK_SECONDS = 60.0  # between two looks at what is due
 AGAIN_SECONDS = 5.0  # after something was in the way
 
@@ -76,8 +79,12 @@ class Erasure:
                 due=due,
             )
         )
+        self.look_again()
+        return await self._told_if_held(job)
+
+    def look_again(self) -> None:
+        """Something has changed, such as a hold: look at once at what is due."""
         self._wake.set()
-        return job
 
     async def run(self) -> None:
         """Do what is due; for ever."""
@@ -92,8 +99,21 @@ class Erasure:
         now, again = self._clock.now(), False
         for job in await self._in_thread(self.jobs.unfinished):
             if job.kind == ERASE and (job.due <= now or job.state == "running"):
+                if (await self._told_if_held(job)).detail.startswith(HELD):
+                    continue
                 again |= not await self._do(job)
         return again
+
+    async def _told_if_held(self, job: Job) -> Job:
+        """A person under a legal hold is not erased before it ends; the job says so, and waits."""
+        if is_held(self._store.files.held, job.organization_id, job.user_id):
+            detail = f"{HELD}: erased when the hold ends"
+        elif job.detail.startswith(HELD):
+            detail = ""
+        else:
+            return job
+        await self._in_thread(self.jobs.note, job.id, detail)
+        return msgspec.structs.replace(job, detail=detail)
 
     async def _do(self, job: Job) -> bool:
         if not await self._in_thread(self.jobs.begin, job.id):

@@ -16,13 +16,14 @@ import trio
 from mlc_broker.model.errors import StoreError
 from mlc_broker.model.filter import Filter
 from mlc_broker.model.principal import Grant, Scope
-from mlc_broker.store.columns import Dictionary, Rows
+from mlc_broker.store.columns import Rows
+from mlc_broker.store.holds import Held
 from mlc_broker.store.layout import home_path
 from mlc_broker.store.manifest import HomeEntry
 from mlc_broker.store.pack import COLUMNS, Pack
 from mlc_broker.store.schema import open_reader
 from mlc_broker.store.select import Selection, gone_for, select
-from mlc_broker.store.shard import Shard, first_expiry
+from mlc_broker.store.shard import Gone, Shard, SqlWords, first_expiry
 from mlc_broker.store.store import Store
 from mlc_broker.store.view import HotView
 
@@ -45,7 +46,8 @@ class Scrubber:
         unsealed = await self._in_hot_files(organization_id, names)
         await store.seal_now()
         hidden = frozenset((organization_id, name) for name in names)
-        dropped = await store.upkeep.rewrite(partial(_drop_person, names=names, hidden=hidden))
+        drop = partial(_drop_person, names=names, hidden=hidden, held=store.files.held)
+        dropped = await store.upkeep.rewrite(drop)
         for _ in range(TRIES):
             await store.release(grace_seconds=0.0)
             if not store.upkeep.held:
@@ -84,7 +86,9 @@ class Scrubber:
         await store.seal_now()
         for entry in list(store.files.homes.values()):
             path = home_path(store.files.directory, entry.home, entry.version)
-            counts[entry.home.retention] += await trio.to_thread.run_sync(_count, path, now_ms)
+            counts[entry.home.retention] += await trio.to_thread.run_sync(
+                _count, path, gone_for(now_ms, frozenset(), store.files.held)
+            )
         return {name: count for name, count in counts.items() if count}
 
     def _drop_expired(self, entry: HomeEntry, path: Path, *, now_ms: int) -> int:
@@ -95,9 +99,10 @@ class Scrubber:
             first = self._first[entry] = min(_expiries(path), default=2**62)
         if first > now_ms:
             return 0
+        gone = gone_for(now_ms, frozenset(), self._store.files.held)
         shard = Shard(path)
         try:
-            dropped = shard.drop_expired(gone_for(now_ms, frozenset()), now_ms)
+            dropped = shard.drop_expired(gone, now_ms)
             _emptied(shard)
         finally:
             shard.close()
@@ -126,9 +131,13 @@ def _expiries(path: Path) -> Iterator[int]:
         yield first_expiry(rows)
 
 
-def _count(path: Path, now_ms: int) -> int:
-    gone = gone_for(now_ms, frozenset())
-    return sum(int(gone(rows, Dictionary()).sum()) for rows in _rows(path))
+def _count(path: Path, gone: Gone) -> int:
+    connection = open_reader(path)
+    try:
+        words = SqlWords(connection)
+        return sum(int(gone(rows, words).sum()) for rows in _rows(path))
+    finally:
+        connection.close()
 
 
 def _rows(path: Path) -> Iterator[Rows]:
@@ -141,11 +150,11 @@ def _rows(path: Path) -> Iterator[Rows]:
 
 
 def _drop_person(
-    _: HomeEntry, path: Path, *, names: tuple[str, ...], hidden: frozenset[tuple[str, str]]
+    _: HomeEntry, path: Path, *, names: tuple[str, ...], hidden: Held, held: Held
 ) -> int:
     shard = Shard(path)
     try:
-        gone = gone_for(-(2**62), hidden)
+        gone = gone_for(-(2**62), hidden, held)
         dropped = sum(shard.drop(gone, code) for code in shard.codes(names))
         shard.forget_words(names)
         _emptied(shard)
