@@ -5,7 +5,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
-EXTRAS := dev,parquet,nats,postgres
+EXTRAS := dev,parquet
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest
 

@@ -70,6 +70,7 @@ class Broker:
         self._reloading = trio.Lock()
         self.catalog = wiring.catalog_of(config)
         self.steps = wiring.steps_of(config)
+        wiring.check_sinks(config)
 
     async def run(self, announce: Callable[[str], None] = lambda _: None) -> None:
         """Open the house, serve until told to stop, close it in order."""

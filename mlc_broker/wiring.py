@@ -67,6 +67,15 @@ def steps_of(config: Config) -> list[Step]:
     return Registry.find(config.plugins_path).steps(tables)
 
 
+def check_sinks(config: Config) -> None:
+    """Refuse `[[sinks]]`: nothing leaves the house yet, and a key must not seem to work."""
+    for number, sink in enumerate(config.sinks, 1):
+        raise ConfigError(
+            f'[[sinks]] {number}: there is no sink "{sink.use}"; this version has none. Exports '
+            "and `GET /v1/live` bring events elsewhere; remove the table"
+        )
+
+
 def _inherited(config: Config) -> dict[str, dict[str, Any]]:
     """Return what built-in processors take from other sections than their own."""
     events, privacy = config.events, config.privacy

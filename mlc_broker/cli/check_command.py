@@ -16,12 +16,13 @@ def check(config: Config) -> None:
 
     Exit status 78 when the daemon would not start with it.
     """
-    from mlc_broker.wiring import catalog_of, steps_of, verification_keys
+    from mlc_broker.wiring import catalog_of, check_sinks, steps_of, verification_keys
 
     try:
         steps = steps_of(config)
         types = catalog_of(config).types
         verification_keys(config)
+        check_sinks(config)
     except ConfigError as error:
         raise type(error)(f"{config.file}: {error}") from None
     for name in ("http", "websocket"):

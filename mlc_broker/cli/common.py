@@ -14,12 +14,7 @@ from mlc_broker.model.errors import BrokerError, ConfigError, DirectoryInUse
 
 OK, FAILED, USAGE, UNAVAILABLE, FAULT, IN_USE, CONFIG = 0, 1, 64, 69, 70, 73, 78
 _STOPPED = 130  # by Ctrl-C, as shells say it
-_EXTRAS = {
-    "pyarrow": "parquet",
-    "nats": "nats",
-    "psycopg": "postgres",
-    "opentelemetry": "otel",
-}
+_EXTRAS = {"pyarrow": "parquet"}
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -123,6 +123,7 @@ def test_init_keeps_what_is_there(capsys: Capture, place: str) -> None:
         ("[storage]\nslotz = 1\n", ':2: [storage] has no key "slotz"'),
         ("[[pipeline]]\nuse = 'protect'\n[[pipeline]]\nuse = 'scren'\n", '"scren"'),
         ("[http]\ntls_key = 'k'\ntls_certificate = 'c'\n", "there is no file"),
+        ("[[sinks]]\nuse = 'webhook'\n", 'there is no sink "webhook"'),
     ],
 )
 def test_check_refuses_a_bad_file_with_78(
