@@ -17,7 +17,7 @@ from mlc_broker import wiring
 from mlc_broker._version import __version__
 from mlc_broker.caring import Caring
 from mlc_broker.config import Config, load
-from mlc_broker.counting import Counting
+from mlc_broker.counting import Counting, declared
 from mlc_broker.doors import open_doors
 from mlc_broker.edge import masking, sockets
 from mlc_broker.edge.admission import Admission
@@ -323,7 +323,7 @@ class Broker:
     def wellbeing(self) -> dict[str, Any]:
         """Return what `/healthz` tells: `degraded` when somebody should look, and at what."""
         health, troubles = self.extending.health(), [*self.not_ready(), *self.store.troubles]
-        troubles += self.telling.troubles
+        troubles += [*self.telling.troubles, *self.counting.troubles]
         return health | ({"status": "degraded", "troubles": troubles} if troubles else {})
 
     async def reload(self) -> str:
@@ -337,7 +337,7 @@ class Broker:
             config = load(self.config.file)
             catalog = wiring.catalog_of(config)
             steps = wiring.steps_of(config)
-            keys = wiring.verification_keys(config)
+            keys, metrics = wiring.verification_keys(config), declared(config)
             tools = Tools(
                 clock=self.clock,
                 random=self._random,
@@ -346,6 +346,7 @@ class Broker:
                 emit=emit,
             )
             await self.pipeline.swap(self.extending.actors(steps, tools))
+            await self.counting.redeclare(metrics)
         except BrokerError as error:
             log.warning("reload failed; the old configuration stays in force", error=str(error))
             return str(error)
