@@ -27,6 +27,7 @@ FAILURES_IN_A_ROW_MAX = 5
 # hang in a row must be told from one before their sender has given up.
 ONE_EVENT_SHARE = 0.1
 ONE_EVENT_SECONDS = 0.25  # less would punish innocent events on a busy machine
+UNPROTECTED = Receipt(Outcome.RETRY, "protect", "this cannot be protected now: send it again")
 
 
 @dataclass(slots=True)
@@ -188,6 +189,10 @@ class Actor:
         work.tidy()
 
     def _note(self, work: Work, number: int, what: str) -> None:
+        if self.stage == Stage.PROTECT:
+            # Unprotected, it goes nowhere, not even sealed: its sender keeps it until we are mended.
+            work.send_back(number, UNPROTECTED)
+            return
         work.quarantine(number, Receipt(Outcome.QUARANTINED, self.name, what[:500]))
 
     async def _failed(self, what: str) -> None:

@@ -54,6 +54,10 @@ class Work:
         assert event is not None
         self.quarantined.append((position, event, receipt))
 
+    def send_back(self, number: int, receipt: Receipt) -> None:
+        """Answer the live event of that number with `retry`; `tidy` afterwards."""
+        self.batch.settle(self.live[number], receipt)
+
     def tidy(self) -> None:
         """Forget the positions that are settled, or are waiting for quarantine."""
         receipts, aside = self.batch.receipts, {position for position, _, _ in self.quarantined}
