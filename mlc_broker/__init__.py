@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlc_broker.model.catalog import Catalog, EventType
     from mlc_broker.model.event import Event, Facts
+    from mlc_broker.model.metric import Condition, Metric, Term
     from mlc_broker.model.person import Organization, User
     from mlc_broker.model.types.base import Properties
     from mlc_broker.model.verdict import Drop, Reject, Verdict
@@ -15,16 +16,19 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "Catalog": "model.catalog",
+    "Condition": "model.metric",
     "Drop": "model.verdict",
     "Event": "model.event",
     "EventType": "model.catalog",
     "Facts": "model.event",
+    "Metric": "model.metric",
     "NoSettings": "pipeline.processor",
     "Organization": "model.person",
     "Processor": "pipeline.processor",
     "Properties": "model.types.base",
     "Reject": "model.verdict",
     "Stage": "pipeline.processor",
+    "Term": "model.metric",
     "Tools": "pipeline.processor",
     "User": "model.person",
     "Verdict": "model.verdict",
@@ -32,16 +36,19 @@ _WHERE = {
 
 __all__ = [
     "Catalog",
+    "Condition",
     "Drop",
     "Event",
     "EventType",
     "Facts",
+    "Metric",
     "NoSettings",
     "Organization",
     "Processor",
     "Properties",
     "Reject",
     "Stage",
+    "Term",
     "Tools",
     "User",
     "Verdict",

@@ -9,6 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
+import structlog
 import trio
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.core import Metric as Family
@@ -23,9 +24,10 @@ from mlc_broker.edge.routes import wing
 from mlc_broker.model.batch import Batch, Receipt
 from mlc_broker.model.catalog import Catalog
 from mlc_broker.model.errors import ConfigError
-from mlc_broker.model.metric import Metrics, load_metrics
+from mlc_broker.model.metric import Metric, Metrics, check_made, load_metrics
 from mlc_broker.model.metrics import STANDARD
 from mlc_broker.model.principal import EVERYTHING
+from mlc_broker.pipeline.plugin_files import find_metrics
 from mlc_broker.query.metrics import MetricBook
 from mlc_broker.query.pseudonyms import Pseudonyms
 from mlc_broker.query.watch import Watching
@@ -39,7 +41,11 @@ from mlc_broker.store.select import Selection
 from mlc_broker.store.store import Store
 from mlc_broker.store.view import FileView
 
+log = structlog.get_logger("counting")
 ROLLUPS = "rollups.db"
+_UNCOUNTED = (
+    "events stored before it was declared are not in it: mlc-broker verify --metrics --rebuild"
+)
 FOLDER = "metrics"  # beside the configuration: an organization's own declarations
 
 
@@ -98,6 +104,22 @@ class Counting:
         await trio.to_thread.run_sync(self.rollups.note_kinds, kinds)
         self._store.writer.on_written = self._written
         self._store.keep_from = self.rollups.keep_from
+        self._tell_uncounted()
+
+    async def redeclare(self, metrics: Metrics) -> None:
+        """Count and answer by these declarations from now on."""
+        await self.rollups.redeclare(metrics)
+        self.metrics = self.book.metrics = metrics
+        self._tell_uncounted()
+
+    @property
+    def troubles(self) -> list[str]:
+        """Which metrics do not count what was stored before them, for `/healthz`."""
+        return [f"metric {name}: {_UNCOUNTED}" for name in self.rollups.uncounted]
+
+    def _tell_uncounted(self) -> None:
+        for trouble in self.troubles:
+            log.warning("a metric is not whole", trouble=trouble)
 
     def _written(self, events: int, seconds: float) -> None:
         self._telemetry.commit_events.observe(events)
@@ -151,14 +173,23 @@ class Counting:
 
 
 def declared(config: Config) -> Metrics:
-    """Return the standard metrics and those of the configuration's folder."""
-    folder = config.file.parent / FOLDER
-    if not folder.is_dir():
-        return STANDARD
+    """Return the standard metrics, those of the configuration's folder, and those of plugins.
+
+    Raises ConfigError that names the file and the field.
+    """
+    folder, metrics = config.file.parent / FOLDER, STANDARD
     try:
-        return STANDARD.with_metrics(load_metrics(folder))
+        if folder.is_dir():
+            metrics = metrics.with_metrics(load_metrics(folder))
     except ValueError as error:
         raise ConfigError(f"{folder}: {error}") from error
+    for metric, source in find_metrics(config.plugins_path, Metric):
+        try:
+            check_made(metric)
+            metrics = metrics.with_metrics([metric])
+        except ValueError as error:
+            raise ConfigError(f"{source}: {error}") from error
+    return metrics
 
 
 def zone_of(roster: Roster, organization_id: str) -> str:

@@ -13,6 +13,7 @@ import pytest
 
 from mlc_broker import Event
 from mlc_broker.cli.main import cli
+from mlc_broker.model.metric import check_made
 from mlc_broker.testing import make_event, run
 
 GUIDE = (Path(__file__).parent / "README.md").read_text("utf-8")
@@ -44,6 +45,10 @@ async def test_the_derived_event_of_the_guide_is_emitted(guide: dict[str, Any]) 
     (cheered,) = made.emitted
     assert isinstance(cheered, Event)
     assert cheered.event_type == guide["CHEERED"].name
+
+
+def test_the_metric_of_the_guide_can_be_declared(guide: dict[str, Any]) -> None:
+    check_made(guide["BIG_PLAYS"])
 
 
 def test_the_tables_in_the_guide_are_toml() -> None:

@@ -16,11 +16,13 @@ def check(config: Config) -> None:
 
     Exit status 78 when the daemon would not start with it.
     """
+    from mlc_broker.counting import declared
     from mlc_broker.wiring import catalog_of, check_sinks, steps_of, verification_keys
 
     try:
         steps = steps_of(config)
         types = catalog_of(config).types
+        metrics = list(declared(config))
         verification_keys(config)
         check_sinks(config)
     except ConfigError as error:
@@ -34,4 +36,7 @@ def check(config: Config) -> None:
                     f"{config.file}: [{name}] {key}: there is no file {config.secret_path(value)}"
                 )
     say(f"{config.file}: good; the chain is {' → '.join(step.use for step in steps)}")
-    say(f"{len(types)} event types are known; plugins come from {config.plugins_path}")
+    say(
+        f"{len(types)} event types and {len(metrics)} metrics are known; "
+        f"plugins come from {config.plugins_path}"
+    )

@@ -29,8 +29,9 @@ any crash, after erasure and after expiry. `mlc-broker verify --metrics` proves 
 - Rows that a grouping has nothing for are left out. Across organizations rows of fewer people than
   `[privacy] minimum_group` are left out too, with what would give them away by subtraction.
 - What a reader may not see is not counted for them: the scope is that of events.
-- A new metric counts from its declaration on; `verify --metrics --rebuild` counts what was stored
-  before. The same holds when an organization moves to another time zone.
+- A new metric counts from its declaration on, which is read at the start and at a reload;
+  `verify --metrics --rebuild` counts what was stored before, and until then the log and `/healthz`
+  name it. The same holds, untold, when an organization moves to another time zone.
 
 ## Asking
 
@@ -43,8 +44,9 @@ Over the WebSocket, `watch` sends the value of a window at once and again when i
 
 ## Your own
 
-A TOML or JSON file in the folder `metrics` beside the configuration declares one or several. It is
-checked at the start; an error names the file and the field.
+A TOML or JSON file in the folder `metrics` beside the configuration declares one or several; so does
+a plugin (`plugins/README.md`). They are checked at the start, at a reload and by `mlc-broker check`;
+an error names the file and the field.
 
 ```toml
 [[metric]]

@@ -68,6 +68,7 @@ class Rollups:
         self.changed = trio.Event()  # set at the next flush; then there is a new one
         self.events = 0  # folded since the start
         self.seconds = 0.0  # spent folding and flushing
+        self.uncounted: list[str] = []  # metrics that miss what was stored before them
         self._store = store
         self._metrics = metrics
         self._categories = categories
@@ -213,9 +214,24 @@ class Rollups:
                     recount, shown, wanted, folder, self._file, before=before, progress=progress
                 )
             )
+            await self._in_thread(self._file.note_counted, self._declarations())
+            self.uncounted = []
             self._folder = self._new_folder(folder.zones)
             self._tell()
         return found
+
+    async def redeclare(self, metrics: Metrics) -> None:
+        """Count by these declarations from now on; what is committed was counted by the old ones."""
+        async with self._lock:
+            await self._fold()
+            if self._behind:
+                await self._catch_up()
+            await self._flush()
+            self._metrics = metrics
+            declarations = self._declarations()
+            self.uncounted = await self._in_thread(self._file.note_declared, declarations)
+            self._folder = self._new_folder(self._folder.zones)
+            self._tell()
 
     def now_minute(self) -> int:
         """Return the minute since 1970."""
@@ -232,10 +248,11 @@ class Rollups:
         self._file = RollupsFile(self.path)
         self.watermark = self._file.watermark
         self._folder = self._new_folder(self._file.zones())
+        self.uncounted = self._file.note_declared(self._declarations())
+
+    def _declarations(self) -> dict[str, str]:
         encode = msgspec.json.encode
-        self.uncounted = self._file.note_declared(
-            {metric.name: encode(metric).decode() for metric in self._metrics.samplers}
-        )
+        return {metric.name: encode(metric).decode() for metric in self._metrics.samplers}
 
     def _new_folder(self, zones: dict[str, str]) -> Folder:
         folder = Folder(self._metrics, self._categories, self._zone_of)

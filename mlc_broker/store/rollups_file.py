@@ -100,14 +100,22 @@ class RollupsFile:
             self._merge("word", ((word_id(text), text) for text in texts if text))
 
     def note_declared(self, declared: dict[str, str]) -> list[str]:
-        """Note what is declared now; return the metrics that have stored events to be counted."""
+        """Note what is declared now; return the metrics that have stored events to be counted.
+
+        Those are not noted: they are told again at every start, until a rebuild has counted them.
+        """
         known = dict(self._db.execute("SELECT name, declaration FROM declared").fetchall())
         fresh = [name for name, text in declared.items() if known.get(name) != text]
+        if self.watermark:
+            return fresh
+        self.note_counted({name: declared[name] for name in fresh})
+        return []
+
+    def note_counted(self, declared: dict[str, str]) -> None:
+        """Note declarations by which all stored events are counted."""
         with transaction(self._db):
-            for name in fresh:
-                insert = "INSERT OR REPLACE INTO declared VALUES(?, ?)"
-                self._db.execute(insert, (name, declared[name]))
-        return fresh if self.watermark else []
+            for pair in declared.items():
+                self._db.execute("INSERT OR REPLACE INTO declared VALUES(?, ?)", pair)
 
     def forget_person(self, organization_id: str, user_id: str) -> None:
         """Remove every cell of a person, and their name where no other organization has them."""

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from tests.daemon import Daemon, wait_until
+from tests.plugin_house import put_plugin
 
 BERLIN = ZoneInfo("Europe/Berlin")
 numbers = count(1)
@@ -316,3 +317,60 @@ def test_prometheus_reads_the_conservation_law(school: Daemon) -> None:
         assert line in text
     for name in ("mlc_queue_depth", "mlc_commit_seconds", "mlc_ack_seconds", "mlc_loop_lag"):
         assert name in text
+
+
+BIG = """
+from mlc_broker import Condition, Metric
+
+BIG = Metric(
+    name="org.big_plays",
+    title="Plays of 50 points and more",
+    unit="count",
+    kind="count",
+    formula="completed stages with a score of 50 and more",
+    event_types=("game_stage_complete",),
+    where=(Condition(field="score", op="at_least", value=50),),
+    dimensions=("class_id", "user_id"),
+    counts="students",
+)
+"""
+
+
+def test_a_plugins_metric_answers_and_what_it_misses_is_told_until_a_rebuild(
+    school: Daemon,
+) -> None:
+    publish(school, play("stu_1", score=90), play("stu_2", score=10))
+    assert value(school, "plays") == 2  # so it is counted, by the declarations of before
+    put_plugin(school, "big", BIG)
+    assert school.command("plugins", "reload").returncode == 0
+    publish(school, play("stu_1", score=50), play("tch_1", score=90), play("stu_2", score=49))
+    assert value(school, "org.big_plays") == 1
+    for _ in range(2):
+        (trouble,) = school.get("/healthz").json()["troubles"]
+        assert trouble.startswith("metric org.big_plays: ")
+        assert any("org.big_plays" in line for line in school.lines)
+        school.restart()
+    school.command("verify", "--metrics", "--rebuild")
+    assert "troubles" not in school.get("/healthz").json()
+    assert value(school, "org.big_plays") == 2
+    school.restart()
+    assert "troubles" not in school.get("/healthz").json()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ('"org.big_plays"', '"big_plays"', "metric big_plays: name: begin it with"),
+        ('"class_id"', '"klass"', "metric org.big_plays: dimensions"),
+        ('kind="count"', 'kind="kount"', "$.kind"),
+        ('event_types=("game_stage_complete",)', "event_types=()", "event_types: name the types"),
+    ],
+)
+def test_a_plugins_metric_that_is_wrong_is_told_with_its_file_and_field(
+    make_daemon: Callable[..., Daemon], before: str, after: str, told: str
+) -> None:
+    daemon = make_daemon(start=False)
+    put_plugin(daemon, "big", BIG.replace(before, after))
+    said = daemon.command("check", expect=78).stderr
+    assert "big.py: metric " in said
+    assert told in said
