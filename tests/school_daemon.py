@@ -42,7 +42,10 @@ class World(School):
         "north": {"tess": {"c1", "c3"}, "tom": {"c2"}},
         "south": {"tova": {"c9"}},
     }
-    manages: ClassVar[Mapping[str, Mapping[str, set[str]]]] = {"north": {"thea": {"tess"}}, "south": {}}
+    manages: ClassVar[Mapping[str, Mapping[str, set[str]]]] = {
+        "north": {"thea": {"tess"}},
+        "south": {},
+    }
 
 
 class SchoolDaemon:

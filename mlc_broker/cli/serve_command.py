@@ -12,7 +12,9 @@ from mlc_broker.config import Config
 
 
 @click.command()
-@click.option("--dev", is_flag=True, help="Throw-away secrets and a demo organization; loopback only.")
+@click.option(
+    "--dev", is_flag=True, help="Throw-away secrets and a demo organization; loopback only."
+)
 @config_option
 def serve(config: Config, dev: bool) -> int:
     """Run the daemon until SIGTERM or Ctrl-C; SIGHUP reloads."""

@@ -19,9 +19,7 @@ Check = Callable[[Config], dict[str, Any]]  # counts, and `faults`: what is wron
 @click.option("--rebuild", is_flag=True, help="With --metrics: put the recount in their place.")
 @json_option
 @config_option
-def verify(
-    config: Config, head: str | None, metrics: bool, rebuild: bool, as_json: bool
-) -> int:
+def verify(config: Config, head: str | None, metrics: bool, rebuild: bool, as_json: bool) -> int:
     """Check all packs and the access log, beside the daemon or without; exit status 1 on damage.
 
     Note the head that is printed somewhere else: with `--head` it proves later that nobody took

@@ -20,7 +20,7 @@ SCORE = {"game_id": "G-01542", "stage_id": "G-01542-quiz", "score": 87}
 def client(daemon: Daemon, receipts: list[Receipt], **options: object) -> Client:
     """Return a client of the daemon that writes its receipts down."""
     told = {"stream": daemon.ws, "limits": QUICK, "on_receipt": receipts.append} | options
-    return Client(daemon.http, daemon.token("usr_1"), **told)  # type: ignore[arg-type]
+    return Client(daemon.http, daemon.token("usr_1"), **told)
 
 
 async def all_of(receipts: list[Receipt], count: int) -> None:

@@ -11,7 +11,9 @@ from typing import Any
 from tests.daemon import Daemon, wait_until
 
 
-def lesson(event_id: str, event_type: str = "game_stage_start", **properties: Any) -> dict[str, Any]:
+def lesson(
+    event_id: str, event_type: str = "game_stage_start", **properties: Any
+) -> dict[str, Any]:
     return {
         "event_id": event_id,
         "event_type": event_type,
@@ -34,7 +36,9 @@ def test_rejected_events_are_grouped_and_replayed_after_the_fix(
         ("malformed", 1),
         ("schema", 1),
     }
-    assert daemon.get("/v1/quarantine", daemon.token("a", "org_1", "subscriber_admin")).status == 403
+    assert (
+        daemon.get("/v1/quarantine", daemon.token("a", "org_1", "subscriber_admin")).status == 403
+    )
     types = daemon.directory / "types"
     types.mkdir(exist_ok=True)
     schema = {"x-event-type": "org.school.later", "type": "object", "title": "Later"}

@@ -54,7 +54,7 @@ class PostgresStore:
     async def add(self, rows: list[tuple[Any, ...]]) -> int:
         async with self._pool.connection() as connection:
             if len(rows) == 1:
-                return (await connection.execute(_ONE, rows[0])).rowcount
+                return int((await connection.execute(_ONE, rows[0])).rowcount)
             data = copy_text(rows)
             try:
                 async with connection.transaction():
@@ -63,7 +63,7 @@ class PostgresStore:
                 async with connection.transaction():
                     await connection.execute(_STAGE)
                     await _copy(connection, "stage", data)
-                    return (await connection.execute(_UNSTAGE)).rowcount
+                    return int((await connection.execute(_UNSTAGE)).rowcount)
             return len(rows)
 
     async def close(self) -> None:

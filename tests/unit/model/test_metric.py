@@ -12,7 +12,7 @@ from mlc_broker.model.metrics import STANDARD
 
 
 def metric(**fields: Any) -> Metric:
-    values = {"name": "org.hints", "title": "Hints", "unit": "count", "kind": "sum"}
+    values: dict[str, Any] = {"name": "org.hints", "title": "Hints", "unit": "count", "kind": "sum"}
     values |= {"formula": "sum of hints", "event_types": ("org.hint_shown",), "value": "hints"}
     return Metric(**values | fields)
 

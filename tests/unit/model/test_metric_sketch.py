@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
 import pytest
@@ -29,11 +30,12 @@ def histogram(values: list[float]) -> dict[int, float]:
 @pytest.mark.parametrize("kind", ["lognormal", "uniform", "bimodal"])
 def test_a_percentile_is_at_most_one_percent_of_ranks_off(kind: str, q: float) -> None:
     chance = Random(7)
-    draw = {
+    draws: dict[str, Callable[[], float]] = {
         "lognormal": lambda: chance.lognormvariate(6, 0.7),
         "uniform": lambda: chance.uniform(0, 30_000),
         "bimodal": lambda: chance.gauss(*chance.choice([(300, 60), (4000, 700)])),
-    }[kind]
+    }
+    draw = draws[kind]
     values = sorted(max(0.0, draw()) for _ in range(20_000))
     (found,) = quantiles(histogram(values), [q])
     assert found is not None

@@ -110,7 +110,17 @@ async def test_no_string_holds_an_address_a_number_or_a_blob(
 
 @pytest.mark.parametrize(
     "text",
-    ["G-01542-quiz", "2025-01-27", "120.0.6099.129", "550e8400-e29b-41d4-a716-446655440000", "1737988245123", "1000-2000", "1920x1080", "America/New_York", "evt_1234567890abcdef"],
+    [
+        "G-01542-quiz",
+        "2025-01-27",
+        "120.0.6099.129",
+        "550e8400-e29b-41d4-a716-446655440000",
+        "1737988245123",
+        "1000-2000",
+        "1920x1080",
+        "America/New_York",
+        "evt_1234567890abcdef",
+    ],
 )
 async def test_what_is_no_number_of_a_person_is_left_alone(text: str) -> None:
     event = make_event(properties=GAME | {"own": text})
