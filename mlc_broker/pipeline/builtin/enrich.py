@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from mlc_broker.model.event import Event, Facts, Privacy, Retention
-from mlc_broker.model.person import age_band, has_parental_consent
+from mlc_broker.model.person import User, age_band, has_parental_consent
 from mlc_broker.model.principal import PERFORMANCE
 from mlc_broker.model.retention import DAYS_MAX, stricter
 from mlc_broker.model.verdict import Verdict
-from mlc_broker.pipeline.processor import Processor, Stage
+from mlc_broker.pipeline.processor import Processor, Stage, Tools
 
 
 class Enrich(Processor):
@@ -31,70 +31,106 @@ class Enrich(Processor):
 
     settings: Settings
 
+    def __init__(self, settings: Any, tools: Tools) -> None:
+        super().__init__(settings, tools)
+        self._people: dict[tuple[object, ...], _Person] = {}
+
     async def process_many(self, events: Sequence[Event]) -> Sequence[Verdict]:
         """Return the events with their facts, privacy level and retention filled in."""
-        seen: dict[tuple[object, ...], tuple[Facts, Privacy, int]] = {}
+        rules: dict[tuple[object, ...], _Rule] = {}
+        made: dict[tuple[int, int, bool], tuple[Facts, _Person]] = {}
+        shared: Facts | None = None
         verdicts: list[Verdict] = []
         for event in events:
-            key = (
-                id(event.facts),  # one for the whole submission, unless a clock was corrected
-                event.user_id,
-                event.organization_id,
+            facts = event.facts
+            if facts is not shared:  # one for the whole submission, unless a clock was corrected
+                shared, made = facts, {}
+            kind = (
                 event.event_type,
-                event.timestamp.toordinal(),
+                event.organization_id,
                 event.privacy_level,
                 event.retention_days,
-                impersonated(event),
             )
-            known = seen.get(key)
-            if known is None:
-                known = seen[key] = self._facts(event)
+            rule = rules.get(kind) or rules.setdefault(kind, self._rule(event))
+            person = self._person(event)
+            # An administrator who acts as somebody else says so in the context.
+            acted = b'"impersonation_id":' in bytes(event.context_json)
+            key = (id(person), id(rule), acted)
+            known = made.get(key)
+            if known is None:  # it holds the person, so that nobody else gets that id meanwhile
+                own = replace(facts, **person.facts, **rule.facts, impersonated=acted)
+                known = made[key] = (own, person)
             verdicts.append(
-                replace(event, facts=known[0], privacy_level=known[1], retention_days=known[2])
+                replace(event, facts=known[0], privacy_level=rule.level, retention_days=rule.days)
             )
         return verdicts
 
-    def _facts(self, event: Event) -> tuple[Facts, Privacy, int]:
+    def _rule(self, event: Event) -> _Rule:
+        """Return what the type, the organization and the client say of privacy and retention."""
         kind = self.tools.catalog.types[event.event_type]
         level = stricter(kind.privacy, event.privacy_level)
-        retention = "system" if kind.category == PERFORMANCE else level
+        retention: Retention = "system" if kind.category == PERFORMANCE else level
         days = min(DAYS_MAX[retention], self.settings.days.get(retention, DAYS_MAX[retention]))
-        facts = event.facts
-        organization_id = event.organization_id
-        if organization_id is not None:
-            organization = self.tools.roster.organization(organization_id)
+        facts: dict[str, Any] = {"retention": retention}
+        if event.organization_id is not None:
+            organization = self.tools.roster.organization(event.organization_id)
             if organization is not None:
                 days = min(days, organization.retention_days.get(retention, days))
-                facts = replace(facts, subscription=organization.subscription)
-            if event.user_id is not None:
-                facts = self._person(event, organization_id, event.user_id, facts)
-        days = min(days, event.retention_days or days)
-        facts = replace(
-            facts,
-            retention=retention,
-            retention_days=days,
-            impersonated=impersonated(event),
-        )
-        return facts, level, days
+                facts["subscription"] = organization.subscription
+        facts["retention_days"] = days = min(days, event.retention_days or days)
+        return _Rule(facts, level, days)
 
-    def _person(self, event: Event, organization_id: str, user_id: str, facts: Facts) -> Facts:
-        roster = self.tools.roster
+    def _person(self, event: Event) -> _Person:
+        """Return what the roster says now of the event's person at the time of the event.
+
+        The roster is asked each time, so that a change counts from the next event on; only what
+        follows from its records is remembered.
+        """
+        organization_id, user_id, roster = event.organization_id, event.user_id, self.tools.roster
+        if organization_id is None or user_id is None:
+            return _NOBODY
         user = roster.user(organization_id, user_id)
         if user is None:
-            return facts
-        class_ids, teacher_ids = roster.membership(organization_id, user_id, event.timestamp)
-        today: date = (facts.received_at or event.timestamp).date()
-        return replace(
-            facts,
-            role=user.role.value,
-            class_ids=class_ids,
-            teacher_ids=teacher_ids,
-            age_band=age_band(user, today),
-            consented=has_parental_consent(user),
-            generic=user.generic,
-        )
+            return _NOBODY
+        at = event.timestamp
+        membership = roster.membership(organization_id, user_id, at)
+        received_at = event.facts.received_at or at
+        key = (organization_id, user_id, membership, received_at.toordinal())
+        known = self._people.get(key)
+        if known is None or known.user is not user:
+            if len(self._people) >= _PEOPLE_MAX:
+                self._people.clear()
+            known = self._people[key] = _person(user, membership, received_at.date())
+        return known
 
 
-def impersonated(event: Event) -> bool:
-    """An administrator who acts as somebody else says so in the context."""
-    return b'"impersonation_id":' in bytes(event.context_json)
+class _Rule(NamedTuple):
+    """What holds for all events of a kind in an organization."""
+
+    facts: dict[str, Any]
+    level: Privacy
+    days: int
+
+
+class _Person(NamedTuple):
+    """What one record of the roster says of a person on one day."""
+
+    user: User | None
+    facts: dict[str, Any]
+
+
+_NOBODY = _Person(None, {})
+_PEOPLE_MAX = 20_000  # about a kilobyte each
+
+
+def _person(user: User, membership: tuple[tuple[str, ...], tuple[str, ...]], on: date) -> _Person:
+    class_ids, teacher_ids = membership
+    facts = {
+        "role": user.role.value,
+        "class_ids": class_ids,
+        "teacher_ids": teacher_ids,
+        "age_band": age_band(user, on),
+        "consented": has_parental_consent(user),
+        "generic": user.generic,
+    }
+    return _Person(user, facts)
