@@ -15,7 +15,7 @@ import trio
 
 from mlc_broker import wiring
 from mlc_broker._version import __version__
-from mlc_broker.caring import Caring
+from mlc_broker.caring import Caring, Removed
 from mlc_broker.config import Config, load
 from mlc_broker.counting import Counting, declared
 from mlc_broker.doors import open_doors
@@ -208,6 +208,7 @@ class Broker:
             waiting_events_max=limits.queue_events_max,
             on_derived=self._count,
         )
+        self.telemetry.registry.register(Removed(lambda: self.pipeline.actors))
         self.extending.answer(lambda: self.pipeline.actors, lambda: self.tools, self.reload)
         self.extending.control.add(self.counting.handlers())
         self.admission = Admission(wiring.category_of(lambda: self.catalog), self.clock)

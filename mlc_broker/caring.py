@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 import trio
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import Metric as Family
+from prometheus_client.registry import Collector
 
 from mlc_broker import wiring
 from mlc_broker._version import __version__
@@ -18,6 +21,7 @@ from mlc_broker.edge.http.people import Desk, JobView, shown_job
 from mlc_broker.model.filter import Filter
 from mlc_broker.model.principal import Grant, Principal, Scope
 from mlc_broker.model.retention import DAYS_MAX
+from mlc_broker.pipeline.actor import Actor
 from mlc_broker.pipeline.builtin.protect import pseudonym
 from mlc_broker.runtime.clock import Clock
 from mlc_broker.runtime.control import Arguments, Handler
@@ -183,6 +187,22 @@ class Caring:
             "consent_history": msgspec.to_builtins(history),
             "read_by": msgspec.to_builtins(readers),
         }
+
+
+class Removed(Collector):
+    """How much protect has taken out of events, asked for when somebody reads the figures."""
+
+    def __init__(self, steps: Callable[[], Iterable[Actor]]) -> None:
+        self._steps = steps
+
+    def collect(self) -> Iterable[Family]:
+        """Return values that were removed or replaced, by part of the event."""
+        words = "Values taken out of events, or replaced, since they identify somebody"
+        removed = CounterMetricFamily("mlc_protect_removed_values", words, labels=["part"])
+        for step in self._steps():
+            for part, count in step.removed.items():
+                removed.add_metric([part], count)
+        return [removed]
 
 
 class _JobDesk:

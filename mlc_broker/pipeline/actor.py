@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -119,6 +119,11 @@ class Actor:
     def disable(self, why: str) -> None:
         """Let batches pass by from now on."""
         self.health.state, self.health.detail = "disabled", why
+
+    @property
+    def removed(self) -> Mapping[str, int]:
+        """What our own processor has taken out of events, by part: protect counts it."""
+        return {} if self._outsider else getattr(self._processor, "removed", {})
 
     async def run(self, work: Work) -> None:
         """Let the processor speak on every live event of `work`."""

@@ -57,8 +57,19 @@ class Protect(Processor):
         super().__init__(settings, tools)
         self.changed: Counter[str] = Counter()  # events of which something was taken, by type
         self._types: dict[str, _Known] = {}
+        self._anonymized = 0
         self._contexts = _Parts(frozenset(Context.__struct_fields__), CONTEXT_KEPT)
         self._devices = _Parts(frozenset(Device.__struct_fields__), DEVICE_KEPT)
+
+    @property
+    def removed(self) -> dict[str, int]:
+        """Values that were taken out of events or replaced, by part of the event."""
+        return {
+            "properties": sum(known.removed for known in self._types.values()),
+            "context": self._contexts.removed,
+            "device": self._devices.removed,
+            "user_id": self._anonymized,
+        }
 
     async def process_many(self, events: Sequence[Event]) -> Sequence[Verdict]:
         """Return each event as it may be written, or its Drop."""
@@ -115,6 +126,7 @@ class Protect(Processor):
         """Replace the person by a keyed hash, and drop what else points to them."""
         bare = self._clean(event, strict=True)
         anonymous = pseudonym(event.user_id, self.settings.pseudonym_key)
+        self._anonymized += anonymous is not None
         context = {k: v for k, v in bare.context.items() if k not in CONTEXT_LINKS}
         properties = bare.properties
         for word in (event.user_id, event.session_id):
@@ -143,6 +155,7 @@ class _Known:
 
     def __init__(self, kind: AnyType) -> None:
         self.category = kind.category
+        self.removed = 0
         fields, text, quiet = frozenset[str](), frozenset[str](), list[str]()
         if isinstance(kind, EventType):  # of a school's own type everything is looked at
             fields, text = frozenset(kind.properties.__struct_fields__), kind.text
@@ -176,7 +189,9 @@ class _Known:
                 pass
             else:
                 return raw
-        return _cleaned(raw, self._rules[strict, calm])
+        clean, removed = _cleaned(raw, self._rules[strict, calm])
+        self.removed += removed
+        return clean
 
 
 class _Parts:
@@ -185,7 +200,8 @@ class _Parts:
     def __init__(self, known: frozenset[str], kept_of_strict: frozenset[str]) -> None:
         self._rules = {strict: Rules(strict=strict, known=known) for strict in (False, True)}
         self._kept = kept_of_strict
-        self._seen: dict[bool, dict[bytes, Raw]] = {False: {}, True: {}}
+        self._seen: dict[bool, dict[bytes, tuple[Raw, int]]] = {False: {}, True: {}}
+        self.removed = 0
 
     def clean(self, raw: Raw, *, strict: bool) -> Raw:
         """Return the part without what identifies; of strict ones, what is listed alone."""
@@ -197,22 +213,33 @@ class _Parts:
             if len(seen) >= _CACHED_MAX:
                 seen.clear()
             found = seen[key] = self._look(raw, strict=strict)
-        return raw if found is _SAME else found
+        clean, removed = found
+        self.removed += removed
+        return raw if clean is _SAME else clean
 
-    def _look(self, raw: Raw, *, strict: bool) -> Raw:
-        clean = _cleaned(raw, self._rules[strict], self._kept if strict else None)
+    def _look(self, raw: Raw, *, strict: bool) -> tuple[Raw, int]:
+        clean, removed = _cleaned(raw, self._rules[strict], self._kept if strict else None)
         if clean is raw:
-            return _SAME  # what is remembered must not hold the whole message that it came with
-        return clean
+            return _SAME, 0  # what is remembered must not hold the whole message it came with
+        return clean, removed
 
 
-def _cleaned(raw: Raw, rules: Rules, kept: frozenset[str] | None = None) -> Raw:
+def _cleaned(raw: Raw, rules: Rules, kept: frozenset[str] | None = None) -> tuple[Raw, int]:
+    """Return the part without what identifies, and how many values that was."""
     before = msgspec.json.decode(raw)
     if not isinstance(before, dict):
-        return EMPTY
+        return EMPTY, 1
     part = before if kept is None else {key: before[key] for key in before if key in kept}
     after = cleaned(part, rules)
-    return raw if after == before else _raw(after)
+    return (raw, 0) if after == before else (_raw(after), _changed(before, after))
+
+
+def _changed(old: Any, new: Any) -> int:
+    if isinstance(old, dict) and isinstance(new, dict):
+        return sum(_changed(value, new.get(key, _SAME)) for key, value in old.items())
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return sum(map(_changed, old, new))
+    return int(old != new)
 
 
 def _raw(value: dict[str, Any]) -> Raw:

@@ -246,3 +246,19 @@ def test_whatever_an_older_pupil_sends_holds_no_address(
         assert "@" not in text
         assert "5550132" not in text
         assert level == "standard" or ("usr_1" not in text and "Zoe" not in text)
+
+
+async def test_what_is_taken_is_counted_by_part_and_repeated_parts_count_again() -> None:
+    step = protect()
+    told = make_event(
+        properties={**GAME, "email": "a@example.org", "deep": [{"phone": "+49 170 1234567"}]},
+        context={"page_url": "/a", "contact": "ann@example.org"},
+        device_info={"platform": "tablet"},
+    ).but(facts=PUPIL)
+    await step.process_many([told])
+    once = step.removed
+    assert once["properties"] == 2
+    assert once["context"] == 1
+    assert (once["device"], once["user_id"]) == (0, 0)
+    await step.process_many([told, told])
+    assert step.removed == {part: 3 * count for part, count in once.items()}
