@@ -115,6 +115,7 @@ class WhatBecameOf:
             event_id=event_id,
             outcome=told.outcome,
             reason=told.reason,
+            detail=told.detail,
             received_at=rfc3339(told.at),
         )
 

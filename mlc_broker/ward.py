@@ -17,10 +17,10 @@ from mlc_broker.edge.admission import Admission
 from mlc_broker.edge.http.quarantine import Causes, Replayed, ReplayForm
 from mlc_broker.model.batch import Batch, Origin, Outcome, Receipt
 from mlc_broker.model.errors import Malformed
-from mlc_broker.model.event import Facts
+from mlc_broker.model.event import Facts, rfc3339
 from mlc_broker.model.principal import Principal
 from mlc_broker.runtime.control import Arguments, Handler
-from mlc_broker.store.quarantine import Kept, Quarantine
+from mlc_broker.store.quarantine import Cause, Kept, Quarantine
 
 BATCH_EVENTS = 200
 NEVER_AGAIN = frozenset({"forbidden"})  # it was not the sender's to send, and is not ours
@@ -64,7 +64,7 @@ class Ward:
         await self._quarantine.flush()
         file = self._quarantine.file
         causes = await trio.to_thread.run_sync(file.causes)
-        return Causes(msgspec.to_builtins(causes), file.bytes, self._bytes_max)
+        return Causes([_shown(cause) for cause in causes], file.bytes, self._bytes_max)
 
     async def replay(self, wanted: ReplayForm) -> Replayed:
         """Send events through the chain; what is answered for leaves the quarantine.
@@ -154,6 +154,11 @@ class Ward:
         except Malformed:
             return None
         return self._admission.admit(submission, principal, "replay")
+
+
+def _shown(cause: Cause) -> dict[str, Any]:
+    shown: dict[str, Any] = msgspec.to_builtins(cause)
+    return shown | {"first_at": rfc3339(cause.first_at), "last_at": rfc3339(cause.last_at)}
 
 
 def _facts(kept: Kept) -> Facts:

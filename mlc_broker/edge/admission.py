@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import msgspec
 from msgspec.structs import replace
 
 from mlc_broker.edge.messages import Submission
@@ -38,6 +39,8 @@ class Admission:
             event_ids = [event.event_id for event in submission.events if isinstance(event, Event)]
         batch = Batch(origin, events, event_ids)
         batch.originals = submission.originals
+        if len(batch.pending) + len(batch.originals) < len(batch):
+            batch.originals = batch.originals | _forbidden(submission.events, events)
         return batch
 
     def _stamped(
@@ -64,6 +67,17 @@ class Admission:
         if category is not None and category not in (principal.categories or ()):
             return Reject("forbidden", f"This key may not send events of the category {category}.")
         return replace(event, facts=facts, organization_id=principal.organization_id)
+
+
+def _forbidden(
+    sent: Sequence[Event | Reject], admitted: Sequence[Event | Reject]
+) -> dict[int, bytes]:
+    """Return the events that were refused here, as text: for the quarantine, like other refusals."""
+    return {
+        at: msgspec.json.encode(before)
+        for at, (before, after) in enumerate(zip(sent, admitted, strict=True))
+        if isinstance(after, Reject) and isinstance(before, Event)
+    }
 
 
 def _own(

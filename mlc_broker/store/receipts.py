@@ -6,6 +6,7 @@ packed 16-byte hashes and two-byte codes, so that a flood of sampled events cost
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,6 +23,16 @@ from mlc_broker.model.batch import Batch, Outcome, Receipt
 from mlc_broker.runtime.clock import Clock
 
 KEPT_DAYS = 7
+DETAIL_CHARACTERS_MAX = 200
+Word = tuple[Outcome, str, str]  # outcome, reason, detail
+
+_DETAILED_MAX = 10_000  # different details in one flush; further receipts go without
+_OUR_REASONS = frozenset(
+    {"schema", "malformed", "forbidden", "unknown_type", "timestamp_future", "timestamp_too_old"}
+)
+_TICKED = re.compile(r"`([^`]*)`")
+_HARMLESS = re.compile(r"\$[\w.\[\]]*|[a-z]+( \| [a-z]+)*")  # a path of a schema's names, or types
+_VALUE = re.compile(r""""[^"]*"?|'[^']*'?|\S*@\S*|[+-]?\d[\d .()/-]{3,}|\w*\d{4,}\w*""")
 
 migrations = Migrations("receipts")
 
@@ -39,6 +50,7 @@ class Told(Struct, frozen=True, kw_only=True):
 
     outcome: Outcome
     reason: str
+    detail: str = ""  # of a rejection: which field, and why; never a value
     at: datetime
 
 
@@ -63,8 +75,8 @@ class ReceiptBook:
         self._db.conn.execute("PRAGMA synchronous=NORMAL")  # a hint for people, not a promise
         migrations.apply(self._db)
         self._clock, self._hash_id, self._in_thread = clock, hash_id, in_thread
-        self._waiting: dict[bytes, tuple[Outcome, str]] = {}
-        self._flushing: dict[bytes, tuple[Outcome, str]] = {}
+        self._waiting: dict[bytes, Word] = {}
+        self._flushing: dict[bytes, Word] = {}
         self._waiting_max = waiting_max
         self.unnoted = 0
 
@@ -82,7 +94,7 @@ class ReceiptBook:
                 continue
             event = batch.events[position]
             organization = event.organization_id if event is not None else default
-            told = (receipt.outcome, receipt.reason)
+            told = (receipt.outcome, receipt.reason, without_values(receipt))
             self._waiting[self._hash_id(organization or default, event_id)] = told
             sender = batch.origin.principal
             user = sender.id if sender.kind == "user" else event.user_id if event else None
@@ -104,7 +116,7 @@ class ReceiptBook:
         for key in keys:
             told = self._waiting.get(key) or self._flushing.get(key)
             if told is not None:
-                return Told(outcome=told[0], reason=told[1], at=self._clock.now())
+                return Told(outcome=told[0], reason=told[1], detail=told[2], at=self._clock.now())
         found: Told | None = await self._in_thread(self._find, keys)
         return found
 
@@ -123,10 +135,10 @@ class ReceiptBook:
         """Let the file go."""
         self._db.close()
 
-    def _write(self, told: dict[bytes, tuple[Outcome, str]], now: datetime) -> None:
-        words = sorted(set(told.values()))
-        code = {word: number for number, word in enumerate(words)}
-        codes = np.fromiter((code[word] for word in told.values()), np.uint16, len(told))
+    def _write(self, told: dict[bytes, Word], now: datetime) -> None:
+        code: dict[Word, int] = {}
+        codes = np.fromiter((_code_of(word, code) for word in told.values()), np.uint16, len(told))
+        words = list(code)
         at, oldest = now.timestamp(), (now - timedelta(days=KEPT_DAYS)).timestamp()
         with self._db.atomic():
             self._db.execute("DELETE FROM told WHERE at < ?", (int(oldest * 1000),))
@@ -148,12 +160,30 @@ class ReceiptBook:
             near = np.flatnonzero(np.isin(halves[:, 0], asked[:, 0]))
             hits = [at for at in near.tolist() if (asked == halves[at]).all(axis=1).any()]
             if hits:
-                outcome, reason = msgspec.json.decode(words)[
+                outcome, reason, *detail = msgspec.json.decode(words)[
                     np.frombuffer(codes, np.uint16)[hits[-1]]
                 ]
                 moment = datetime.fromtimestamp(at / 1000, UTC)
-                return Told(outcome=Outcome(outcome), reason=reason, at=moment)
+                return Told(
+                    outcome=Outcome(outcome), reason=reason, detail="".join(detail), at=moment
+                )
         return None
+
+
+def without_values(receipt: Receipt) -> str:
+    """Return a rejection's words without what may be a value of the sender's; 200 characters."""
+    if receipt.outcome is not Outcome.REJECTED or receipt.reason not in _OUR_REASONS:
+        return ""  # a plugin's words may quote anything
+    shown = _TICKED.sub(
+        lambda ticked: ticked[0] if _HARMLESS.fullmatch(ticked[1]) else "…", receipt.detail
+    )
+    return _VALUE.sub("…", shown)[:DETAIL_CHARACTERS_MAX]
+
+
+def _code_of(word: Word, code: dict[Word, int]) -> int:
+    if word not in code and len(code) >= _DETAILED_MAX:
+        word = (word[0], word[1], "")  # codes have two bytes, reasons are few
+    return code.setdefault(word, len(code))
 
 
 def _of(user_id: str, event_id: str) -> str:
