@@ -139,7 +139,8 @@ class Rollups:
     async def settle(self) -> None:
         """Write down all that is committed so far: whoever reads the file then misses nothing."""
         async with self._lock:
-            self._wake = trio.Event()
+            if self._wake.is_set():  # or `run` waits for it, and would for ever
+                self._wake = trio.Event()
             await self._fold()
             if self._behind:
                 await self._catch_up()

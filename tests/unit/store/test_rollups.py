@@ -8,6 +8,7 @@ from random import Random
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -168,3 +169,18 @@ async def test_hot_files_stay_until_they_are_counted(tmp_path: Path) -> None:
         await rollups.settle()
         await store.release(grace_seconds=0)
         assert len(store.files.hot) == 1
+
+
+async def test_who_settles_while_nothing_happens_does_not_put_the_rollups_to_sleep(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with counted(tmp_path) as (store, rollups), trio.open_nursery() as nursery:
+        nursery.start_soon(rollups.run)
+        await trio.testing.wait_all_tasks_blocked()
+        await rollups.settle()  # as a question does
+        changed = rollups.changed
+        await store.append(batch(event()))
+        with trio.fail_after(5):
+            await changed.wait()
+        assert rollups.watermark == 1
+        nursery.cancel_scope.cancel()
