@@ -178,9 +178,9 @@ async def test_who_settles_while_nothing_happens_does_not_put_the_rollups_to_sle
         nursery.start_soon(rollups.run)
         await trio.testing.wait_all_tasks_blocked()
         await rollups.settle()  # as a question does
-        changed = rollups.changed
+        changed, before = rollups.changed, rollups.watermark
         await store.append(batch(event()))
         with trio.fail_after(5):
             await changed.wait()
-        assert rollups.watermark == 1
+        assert rollups.watermark > before
         nursery.cancel_scope.cancel()
