@@ -11,14 +11,19 @@ import msgspec
 from msgspec import Raw, Struct
 
 from mlc_broker.model.event import EMPTY, Event, Facts, rfc3339
-from mlc_broker.store.columns import EPOCH, epoch_ms
+from mlc_broker.store.columns import EPOCH, FactCodes, RowWriter, epoch_ms
 
 
-class _Meta(Struct, omit_defaults=True, gc=False):
-    """What the broker knows of an event, as readers see it under `meta`."""
+class _Head(Struct, omit_defaults=True, gc=False):
+    """What the broker knows of an event, as readers see it under `meta`: the first fields."""
 
     received_at: str | None = None
     stored_at: str | None = None
+
+
+class _Rest(Struct, omit_defaults=True, gc=False):
+    """The other fields under `meta`: never nothing, for the rate is always told."""
+
     sample_rate: float | None = None  # None never leaves: so 1.0 is written
     client_timestamp: str | None = None
     role: str | None = None
@@ -88,7 +93,7 @@ class LineWriter:
 
     def __init__(self, stored_at: str) -> None:
         self.stored_at = stored_at
-        self._received: tuple[datetime | None, str | None] = (None, None)
+        self._received: tuple[object, bytes] = (self, b"")  # whose head it is, and the head
 
     def line(self, event: Event, timestamp_ms: int, meta: Raw) -> Line:
         """Return the event, ready to be encoded."""
@@ -109,19 +114,43 @@ class LineWriter:
             event.facts.retention_days or event.retention_days,
         )
 
-    def meta(self, facts: Facts) -> Raw:
-        """Return what stands under `meta` of the events with these facts."""
+    def meta(self, facts: Facts, rest: bytes) -> Raw:
+        """Return what stands under `meta` of the events with these facts; `rest`: see FactWriter."""
         received = facts.received_at
         if received is not self._received[0]:
-            self._received = (received, _time(received))
-        meta = _Meta(
-            self._received[1],
-            self.stored_at,
-            facts.sample_rate,
-            _time(facts.client_timestamp),
-            *_plain_facts(facts),
-        )
-        return Raw(_encode(meta))
+            head = _encode(_Head(_time(received), self.stored_at))
+            self._received = (received, head[:-1] + b",")
+        return Raw(self._received[1] + rest)
+
+
+class FactWriter:
+    """What facts say in a row and in a line, but for the times of their submission.
+
+    Those of one person are mostly the same from one submission to the next: so they are remembered.
+    """
+
+    def __init__(self, rows: RowWriter) -> None:
+        self._rows = rows
+        self._known: dict[tuple[object, ...], tuple[FactCodes, bytes]] = {}
+
+    def of(self, facts: Facts) -> tuple[FactCodes, bytes]:
+        """Return the codes of a row, and the rest of `meta` behind the times of the submission."""
+        key = _lasting_facts(facts)
+        known = self._known.get(key)
+        if known is None:
+            known = (self._rows.facts(facts), rest_of(facts))
+            if facts.client_timestamp is not None:
+                return known  # nobody else has the same
+            if len(self._known) >= _FACTS_MAX:
+                self._known.clear()
+            self._known[key] = known
+        return known
+
+
+def rest_of(facts: Facts) -> bytes:
+    """Return `meta` behind its first fields, its brace at the end included."""
+    rest = _Rest(facts.sample_rate, _time(facts.client_timestamp), *_plain_facts(facts))
+    return _encode(rest)[1:]
 
 
 def encode_lines(lines: Sequence[Line]) -> bytes:
@@ -132,7 +161,9 @@ def encode_lines(lines: Sequence[Line]) -> bytes:
 def encode_line(event: Event, stored_at: str) -> bytes:
     """Return the event as one line of JSON without its end; `stored_at` as `rfc3339` writes it."""
     writer = LineWriter(stored_at)
-    return _encode(writer.line(event, epoch_ms(event), writer.meta(event.facts)))
+    return _encode(
+        writer.line(event, epoch_ms(event), writer.meta(event.facts, rest_of(event.facts)))
+    )
 
 
 def decode_line(line: bytes) -> dict[str, Any]:
@@ -166,7 +197,11 @@ def event_of(line: bytes) -> Event:
 
 
 _FACT_NAMES = [name for name in Facts.__struct_fields__ if name != "retention_days"]
-_plain_facts = attrgetter(*_Meta.__struct_fields__[4:])  # the rest: as they are, in this order
+_plain_facts = attrgetter(*_Rest.__struct_fields__[2:])  # as they are, in this order
+_lasting_facts = attrgetter(
+    *(name for name in _FACT_NAMES if name not in ("received_at", "sent_at")), "retention_days"
+)
+_FACTS_MAX = 10_000  # about half a kilobyte each
 
 
 def _time(moment: datetime | None) -> str | None:

@@ -9,17 +9,16 @@ from typing import Any
 
 import numpy as np
 import trio
-from msgspec import Raw
 
 from mlc_broker.model.batch import DUPLICATE, STORED, Batch, Outcome, Receipt
 from mlc_broker.model.errors import ShardCorrupt, ShardUnavailable, StoreError
-from mlc_broker.model.event import NO_FACTS, Event, Facts, rfc3339
+from mlc_broker.model.event import NO_FACTS, Event, rfc3339
 from mlc_broker.runtime.clock import Clock
 from mlc_broker.runtime.crashpoint import crash_point
-from mlc_broker.store.columns import EPOCH, MS, ROW, FactCodes, Rows, RowWriter
+from mlc_broker.store.columns import EPOCH, MS, ROW, Rows, RowWriter
 from mlc_broker.store.hot import Committed, HotFile
 from mlc_broker.store.ids import Hasher, Ids, as_hashes
-from mlc_broker.store.lines import Line, LineWriter, encode_lines
+from mlc_broker.store.lines import FactWriter, Line, LineWriter, encode_lines
 from mlc_broker.store.pack import FRAME_EVENTS, Pack, pack_of
 from mlc_broker.store.schema import READ_ERRORS
 
@@ -56,6 +55,7 @@ class Writer:
         self._hasher = hasher
         self._categories = categories
         self._rows_of, self._rows = hot, RowWriter(hot.dictionary, categories)
+        self._facts = FactWriter(self._rows)
         self._clock = clock
         self._in_thread = in_thread
         self._on_commit = on_commit
@@ -160,7 +160,8 @@ class Writer:
     def _new_group(self, hot: HotFile) -> Group:
         if self._rows_of is not hot:
             self._rows_of, self._rows = hot, RowWriter(hot.dictionary, self._categories)
-        return Group(hot, self._rows, rfc3339(self._clock.now()))
+            self._facts = FactWriter(self._rows)
+        return Group(hot, self._rows, self._facts, rfc3339(self._clock.now()))
 
     async def _next_group(self) -> Group | None:
         while not self._waiting and not self._making.count:
@@ -284,7 +285,7 @@ async def _leave_it(_: HotFile, __: str) -> None:
 class Group:
     """The events of one commit, made ready as they come."""
 
-    def __init__(self, hot: HotFile, rows: RowWriter, stored_at: str) -> None:
+    def __init__(self, hot: HotFile, rows: RowWriter, facts: FactWriter, stored_at: str) -> None:
         self.hot = hot
         self.events: list[Event] = []
         self.hashes: list[bytes] = []
@@ -293,8 +294,7 @@ class Group:
         self.echoes: list[tuple[Batch, int]] = []  # duplicates that wait for this commit
         self.done = trio.Event()
         self.owners: list[tuple[Batch, list[int]]] = []  # whose events these are, in order
-        self._writer = rows
-        self._by_facts: dict[Facts, tuple[Raw, FactCodes]] = {}
+        self._writer, self._facts = rows, facts
         self._rows: list[bytes] = []
         self._lines: list[Line] = []
 
@@ -311,15 +311,21 @@ class Group:
 
     def add(self, events: Sequence[Event], hashes: Sequence[bytes]) -> None:
         """Take events that are new."""
-        row, line, by_facts = self._writer.row, self.lines.line, self._by_facts
+        row, line, meta_of, facts_of = (
+            self._writer.row,
+            self.lines.line,
+            self.lines.meta,
+            self._facts.of,
+        )
         rows, lines = self._rows.append, self._lines.append
-        last, (meta, codes) = NO_FACTS, self._by_facts.get(NO_FACTS) or self._facts(NO_FACTS)
+        codes, rest = self._facts.of(NO_FACTS)
+        last, meta = NO_FACTS, meta_of(NO_FACTS, rest)
         for event in events:
             ms = (event.timestamp - EPOCH) // MS
             facts = event.facts
-            if facts is not last:  # those of one submission mostly share theirs
-                meta, codes = by_facts.get(facts) or self._facts(facts)
-                last = facts
+            if facts is not last:  # those of one person in a submission mostly share theirs
+                codes, rest = facts_of(facts)
+                meta, last = meta_of(facts, rest), facts
             rows(row(event, ms, codes))
             lines(line(event, ms, meta))
         self.events += events
@@ -345,7 +351,7 @@ class Group:
 
     def without(self, known: list[bool]) -> Group:
         """Return the group of those events that are not known; settle the known as duplicates."""
-        rest = Group(self.hot, self._writer, self.lines.stored_at)
+        rest = Group(self.hot, self._writer, self._facts, self.lines.stored_at)
         rest.recv, rest.echoes, rest.done = self.recv, self.echoes, self.done
         at = 0
         new: list[int] = []
@@ -368,7 +374,3 @@ class Group:
         for batch, position in self.echoes:
             batch.settle(position, echo)
         self.done.set()
-
-    def _facts(self, facts: Facts) -> tuple[Raw, FactCodes]:
-        made = self._by_facts[facts] = (self.lines.meta(facts), self._writer.facts(facts))
-        return made
