@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, Protocol
 from urllib.parse import urlencode
 
 import click
@@ -80,24 +80,25 @@ def export(
     asked += [("to", end)] if end else []
     asked += [("bom", "1")] if bom else []
     asked = [(name, value) for name, value in asked if value]
-    progress = _Progress(quiet=quiet)
+    progress = Progress(quiet=quiet)
     if output is None:
-        trio.run(_write, config, asked, sys.stdout.buffer, progress)
+        trio.run(write, config, asked, sys.stdout.buffer, progress)
         progress.done()
         return
     fresh = output.with_name(f".{output.name}.part")
     try:
         with fresh.open("wb") as file:
-            trio.run(_write, config, asked, file, progress)
+            trio.run(write, config, asked, file, progress)
         fresh.replace(output)
     finally:
         fresh.unlink(missing_ok=True)
     progress.done(str(output))
 
 
-async def _write(
-    config: Config, asked: list[tuple[str, str]], file: BinaryIO, progress: _Progress
+async def write(
+    config: Config, asked: list[tuple[str, str]], file: Sink, progress: Progress
 ) -> None:
+    """Write an export into a file: from the daemon, or from its files if none runs."""
     from mlc_broker.cli.telephone import runs
 
     source = _from_daemon if runs(config) else _from_files
@@ -200,8 +201,18 @@ def _detail(body: bytes) -> str:
     return str(told.get("detail", told))
 
 
-class _Progress:
-    """Bytes and speed, on stderr, now and then."""
+class Sink(Protocol):
+    """What an export is written into."""
+
+    def write(self, chunk: bytes, /) -> int:
+        """Take bytes."""
+
+    def flush(self) -> None:
+        """Hand on what was taken."""
+
+
+class Progress:
+    """Bytes and speed, on stderr, now and then; `quiet`: not at all."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._shown = not quiet and sys.stderr.isatty()
