@@ -270,6 +270,7 @@ class Broker:
             limits=wiring.wire_limits(self.config),
             limiter=self.limiter,
             origins=self.config.http.origins or ("*",),
+            requests_max=self.config.http.requests_max,
             body_seconds_max=self.config.http.body_seconds_max,
         )
 

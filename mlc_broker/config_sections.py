@@ -45,7 +45,7 @@ class Http(Section, frozen=True, kw_only=True):
     ] = 60.0
     requests_max: Annotated[
         int, Meta(ge=1, le=100_000, description="requests in hand at once; more are answered 503")
-    ] = 256
+    ] = 1000
     connections_max: Annotated[
         int, Meta(ge=1, le=1_000_000, description="open connections; more are closed at once")
     ] = 2000
@@ -275,9 +275,6 @@ class Limits(Section, frozen=True, kw_only=True):
     burst_seconds: Annotated[
         float, Meta(gt=0, le=3600, description="of that rate may come at once, e.g. after a break")
     ] = 10.0
-    failed_logins_per_minute_per_address: Annotated[
-        int, Meta(ge=1, description="wrong credentials; then the address waits")
-    ] = 60
     queue_events_max: Annotated[
         int, Meta(ge=1, le=10_000_000, description="in hand at once; more are answered `retry`")
     ] = 100_000

@@ -209,6 +209,7 @@ def limiter_of(config: Config) -> Limiter:
     limits = config.limits
     rates = Rates(
         key_events_per_second_max=limits.events_per_second_per_key,
+        user_events_per_second_max=limits.events_per_second_per_user,
         organization_events_per_second_max=limits.events_per_second_per_organization,
         burst_seconds=limits.burst_seconds,
     )

@@ -64,5 +64,6 @@ class House(Struct, kw_only=True):
     limits: WireLimits = WireLimits()
     limiter: Limiter | None = None
     origins: tuple[str, ...] = ("*",)  # whose pages may call: `https://school.example`
+    requests_max: int = 1_000  # in hand at once
     body_seconds_max: float = 30.0  # from the first to the last byte of a body
     retry_after_ms: int = 1_000  # what is told where nobody knows better

@@ -14,7 +14,8 @@ from mlc_broker.model.principal import Principal
 class Rates(Struct, frozen=True, kw_only=True):
     """What each of a kind may send; None: no limit of its own. A burst lasts `burst_seconds`."""
 
-    key_events_per_second_max: float | None = None  # a key or a user
+    key_events_per_second_max: float | None = None  # an ingest or anonymous key
+    user_events_per_second_max: float | None = None  # the bearer of a user token
     key_bytes_per_second_max: float | None = None
     organization_events_per_second_max: float | None = None
     organization_bytes_per_second_max: float | None = None
@@ -36,6 +37,7 @@ class Limiter:
             (prefix, amount, per_second)
             for prefix, amount, per_second in (
                 ("key", "events", rates.key_events_per_second_max),
+                ("user", "events", rates.user_events_per_second_max),
                 ("key", "bytes", rates.key_bytes_per_second_max),
                 ("organization", "events", rates.organization_events_per_second_max),
                 ("organization", "bytes", rates.organization_bytes_per_second_max),
@@ -58,9 +60,13 @@ class Limiter:
             "organization": principal.organization_id,
             "address": address,
         }
+        owners["user"] = owners["key"]
+        other = "key" if principal.kind == "user" else "user"
         now = self._now()
         due: list[tuple[_Bucket, int]] = []
         for owner, amount, per_second in self._wanted:
+            if owner == other:
+                continue
             bucket = self._bucket(f"{owner} {amount}", owners[owner], per_second, now)
             if bucket.level <= 0:
                 wait_ms = int(1000 * -bucket.level / per_second) + 1

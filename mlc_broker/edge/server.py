@@ -27,7 +27,7 @@ from quart_trio.asgi import TrioASGIHTTPConnection
 
 from mlc_broker.edge import sockets
 from mlc_broker.edge.framing import check_h11
-from mlc_broker.edge.guest import HttpGuest, HttpLimits, check_hypercorn
+from mlc_broker.edge.guest import HttpGuest, HttpLimits, check_hypercorn, problem
 
 ASGIApp = Callable[
     [Any, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]
@@ -123,9 +123,17 @@ class Door:
 class Front:
     """Sends the hot requests straight to their own applications, all others to the big one."""
 
-    def __init__(self, fast: Mapping[tuple[str, str], ASGIApp], app: ASGIApp) -> None:
+    def __init__(
+        self,
+        fast: Mapping[tuple[str, str], ASGIApp],
+        app: ASGIApp,
+        *,
+        requests_max: int = 1_000,
+    ) -> None:
         self._fast = dict(fast)
         self._app = app
+        self._requests_max = requests_max  # in hand at once; streams count while they last
+        self._requests = 0
 
     async def __call__(
         self,
@@ -134,10 +142,21 @@ class Front:
         send: Callable[[Any], Awaitable[None]],
     ) -> None:
         """Serve one ASGI scope. Lifespan and everything but HTTP belongs to the big one."""
-        app = self._app
-        if scope["type"] == "http":
-            app = self._fast.get((scope["method"], scope["path"]), app)
-        await app(scope, receive, send)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if self._requests >= self._requests_max:
+            headers, body = problem(503, "Too many requests are in hand: ask again in a moment.")
+            headers.append((b"retry-after", b"1"))
+            await send({"type": "http.response.start", "status": 503, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+            return
+        self._requests += 1
+        try:
+            app = self._fast.get((scope["method"], scope["path"]), self._app)
+            await app(scope, receive, send)
+        finally:
+            self._requests -= 1
 
 
 class HTTPConnection(TrioASGIHTTPConnection):

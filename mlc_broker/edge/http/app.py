@@ -31,7 +31,11 @@ def make_app(house: House, wings: Sequence[Wing] = ()) -> ASGIApp:
     quart = make_quart(house, [blueprint for blueprint, _ in wings], document)
     quart.request_class = _request_class(quart.request_class, routes)
     hot = ingest.Ingest(house)
-    front = Front({("POST", "/v1/events"): hot.events, ("POST", "/v1/beacon"): hot.beacon}, quart)
+    front = Front(
+        {("POST", "/v1/events"): hot.events, ("POST", "/v1/beacon"): hot.beacon},
+        quart,
+        requests_max=house.requests_max,
+    )
     return Cors(front, house.origins)
 
 

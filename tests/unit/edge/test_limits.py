@@ -6,7 +6,7 @@ import pytest
 
 from mlc_broker.edge.limits import Limiter, Rates
 from mlc_broker.model.errors import RateLimited
-from mlc_broker.model.principal import Principal
+from mlc_broker.model.principal import Principal, Role
 
 KEY = Principal(kind="ingest", id="k1", organization_id="org_1")
 OTHER = Principal(kind="ingest", id="k2", organization_id="org_1")
@@ -69,3 +69,17 @@ def test_without_rates_nothing_is_counted() -> None:
     for _ in range(100):
         limiter.take(KEY, "a", events=10**9, bytes_=10**12)
     assert not limiter._buckets
+
+
+def test_a_user_and_a_key_have_rates_of_their_own() -> None:
+    ticks = Ticks()
+    limiter = Limiter(
+        Rates(key_events_per_second_max=100, user_events_per_second_max=1, burst_seconds=1), ticks
+    )
+    user = Principal(kind="user", id="usr_1", organization_id="org_1", role=Role.STUDENT)
+    limiter.take(user, None, events=1, bytes_=1)
+    with pytest.raises(RateLimited, match="this user"):
+        limiter.take(user, None, events=1, bytes_=1)
+    key = Principal(kind="ingest", id="usr_1", organization_id="org_1")
+    for _ in range(50):
+        limiter.take(key, None, events=1, bytes_=1)
