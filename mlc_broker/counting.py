@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
@@ -21,7 +20,7 @@ from mlc_broker.edge.house import House
 from mlc_broker.edge.http.app import Wing
 from mlc_broker.edge.http.metrics import routes
 from mlc_broker.edge.routes import wing
-from mlc_broker.model.batch import Batch, Receipt
+from mlc_broker.model.batch import Batch, Receipt, tally
 from mlc_broker.model.catalog import Catalog
 from mlc_broker.model.errors import ConfigError
 from mlc_broker.model.metric import Metric, Metrics, check_made, load_metrics
@@ -127,9 +126,11 @@ class Counting:
 
     def settled(self, batch: Batch, receipts: Sequence[Receipt]) -> None:
         """Count what became of what was sent."""
-        counts = Counter((receipt.outcome.value, receipt.reason) for receipt in receipts)
         organization = batch.origin.principal.organization_id
-        self.rollups.note_receipts(organization, ((*key, n) for key, n in counts.items()))
+        counts = tally(receipts).items()
+        self.rollups.note_receipts(
+            organization, [(outcome.value, reason, n) for (outcome, reason), n in counts]
+        )
 
     def wings(self, house: House) -> list[Wing]:
         """Return the pages."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
@@ -110,3 +111,17 @@ class Batch:
         receipts = [receipt for receipt in self.receipts if receipt is not None]
         assert len(receipts) == len(self.receipts), f"{self._left} events have no receipt"
         return receipts
+
+
+def tally(receipts: Sequence[Receipt]) -> Counter[tuple[Outcome, str]]:
+    """Count receipts by outcome and reason: most are the very same, so each is looked at once."""
+    counts = Counter[tuple[Outcome, str]]()
+    if receipts.count(STORED) == len(receipts):
+        if receipts:
+            counts[Outcome.STORED, ""] = len(receipts)
+        return counts
+    one_of = {id(receipt): receipt for receipt in receipts}
+    for key, events in Counter(map(id, receipts)).items():
+        receipt = one_of[key]
+        counts[receipt.outcome, receipt.reason] += events
+    return counts

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import trio
 
-from mlc_broker.model.batch import Batch, Outcome, Receipt
+from mlc_broker.model.batch import Batch, Outcome, Receipt, tally
 from mlc_broker.pipeline import derive
 from mlc_broker.pipeline.actor import Actor
 from mlc_broker.pipeline.ports import Keep, Quarantine
@@ -146,7 +146,7 @@ class Pipeline:
         return self._count(batch.answer())
 
     def _count(self, receipts: list[Receipt]) -> list[Receipt]:
-        self.receipts.update((receipt.outcome, receipt.reason) for receipt in receipts)
+        self.receipts.update(tally(receipts))
         return receipts
 
 
