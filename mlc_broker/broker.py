@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
@@ -29,7 +28,7 @@ from mlc_broker.edge.http.quarantine import quarantine_wing
 from mlc_broker.edge.keys import KeyBook, load_pepper
 from mlc_broker.edge.server import ASGIApp, quiet_libraries
 from mlc_broker.extending import Extending
-from mlc_broker.model.batch import Batch, Receipt
+from mlc_broker.model.batch import Batch, Receipt, tally
 from mlc_broker.model.errors import BrokerError
 from mlc_broker.pipeline.chain import Pipeline
 from mlc_broker.pipeline.derive import emit
@@ -303,9 +302,8 @@ class Broker:
         self._settle(batch, receipts)
 
     def _settle(self, batch: Batch, receipts: list[Receipt]) -> None:
-        tally = Counter((receipt.outcome.value, receipt.reason) for receipt in receipts)
-        for (outcome, reason), events in tally.items():
-            self.telemetry.settled(outcome, events, reason=reason)
+        for (outcome, reason), events in tally(receipts).items():
+            self.telemetry.settled(outcome.value, events, reason=reason)
         self.receipts.note(batch, receipts)
         self.counting.settled(batch, receipts)
 
