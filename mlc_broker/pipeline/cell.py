@@ -21,7 +21,7 @@ from mlc_broker.pipeline.watchdog import SLICES, Slices, Who
 
 GRACE_SECONDS = 0.5  # between being cancelled and being left
 _ABANDONED: list[Any] = []  # held, since ending them would run their code once more
-_ABANDONED_MAX = 100
+_ABANDONED_MAX = 10_000  # each is a few KiB; a broken processor is made anew ever more rarely
 _CANCELLED_MAX = 10_000  # swallowed one after the other, when the whole house stops
 
 
@@ -90,9 +90,16 @@ class _Cell:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + GRACE_SECONDS):
             await self.ended.wait()
         if not self.ended.is_set():
-            self.abandoned = True
-            if len(_ABANDONED) < _ABANDONED_MAX:
-                _ABANDONED.append(self)
+            self._abandon()
+
+    def _abandon(self) -> None:
+        """Leave it for good, and hold it.
+
+        Were it collected, its code would run once more, in the midst of whatever task runs then.
+        """
+        self.abandoned = True
+        if len(_ABANDONED) < _ABANDONED_MAX:
+            _ABANDONED.append(self)
 
     async def _inner(self) -> None:
         try:
@@ -121,7 +128,9 @@ class _Cell:
             # trio hands a cancellation in as an Outcome that holds the exception
             if isinstance(argument, outcome.Error) and isinstance(argument.error, trio.Cancelled):
                 self._cancelled += 1
-                if self.abandoned or self._cancelled > _CANCELLED_MAX:
+                if self._cancelled > _CANCELLED_MAX and not self.abandoned:
+                    self._abandon()  # a quick machine gets here before the grace is over
+                if self.abandoned:
                     self._left = steps
                     argument.unwrap()
 
