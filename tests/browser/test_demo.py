@@ -50,6 +50,7 @@ def test_the_consent_panel_is_accessible_and_its_word_holds(
     demo.size(420, 1500)
     demo.screenshot(tmp_path / "consent.png")
     demo.reload()
+    demo.wait("!document.getElementById('start').disabled")
     demo.run("document.getElementById('start').click(); document.getElementById('stop').click()")
     demo.wait("document.querySelectorAll('#log td.stored').length == 3")
     types = [event["event_type"] for event in game.stored()]

@@ -27,6 +27,7 @@ async function begin() {
   $("stop").onclick = () => quit();
   addEventListener("keydown", pressed);
   const given = await fetch("token").then((answer) => (answer.ok ? answer.json() : null), () => null);
+  $("start").disabled = false; // not sooner: what is played before there is a client is not reported
   if (given) return connect(given.token, given.url);
   $("stream").value = `ws://${location.hostname}:7311/v1/stream`;
   $("form").hidden = false;
