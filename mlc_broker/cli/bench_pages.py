@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from mlc_broker.model.event import rfc3339
 
 Protocol: TypeAlias = Literal["websocket", "http", "nats", "plain"]  # plain: no frame around
+_OF_A_GAME = ("websocket", "plain")
 STUDENTS, CLASSES, GAMES = 2_000, 70, 300
 ORGANIZATION = "org_bench"
 AGENT = "Mozilla/5.0 (X11; CrOS x86_64 14541.0.0) AppleWebKit/537.36 Chrome/120.0.0.0 Safari/537.36"
@@ -80,6 +81,8 @@ def pages(
 ) -> list[Page]:
     """Return `count` pages of messages of `events_each` events, all of one school.
 
+    A WebSocket message is what one game reports: one student, session, device and assignment within
+    two minutes. The other protocols carry what a server relays: events of many students.
     `bearer` is the Authorization header of HTTP, or the subject that NATS answers to.
     """
     chance = Random(seed)  # noqa: S311 (made-up events, no secrets)
@@ -89,6 +92,8 @@ def pages(
         messages = []
         for _ in range(PAGE_MESSAGES if events_each == 1 else 1):
             events = [school_event(chance, moment, spread_seconds) for _ in range(events_each)]
+            if protocol in _OF_A_GAME:
+                events = _of_one_game(events, moment)
             if shape == "xapi":
                 events = [_statement(event) for event in events]
             messages.append(_message(protocol, events, path, bearer))
@@ -167,6 +172,17 @@ def school_roster() -> dict[str, dict[str, Any]]:
             for n in range(STUDENTS)
         },
     }
+
+
+def _of_one_game(events: list[dict[str, Any]], now: datetime) -> list[dict[str, Any]]:
+    first = events[0]
+    shared = {name: first[name] for name in ("user_id", "session_id", "device_info", "context")}
+    began = datetime.fromisoformat(first["timestamp"])
+    step = min((now - began) / len(events), timedelta(seconds=120) / len(events))
+    return [
+        event | shared | {"timestamp": rfc3339(began + number * step)}
+        for number, event in enumerate(events)
+    ]
 
 
 # ── messages ──────────────────────────────────────────────────────────────────────────────────

@@ -7,6 +7,7 @@ so that one bad event costs the others nothing: it becomes a `Reject` at its pla
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any, cast
 
 import msgspec
@@ -145,7 +146,8 @@ def within_limits(
     """
     if openings(text) - 4 * len(events) <= limits.depth_max and (
         3 * len(text) <= limits.event_bytes_max  # a character is at most three bytes a code unit
-        or max(map(_bytes_of, events), default=0) <= limits.event_bytes_max
+        or sum(max(map(len, map(part, events)), default=0) for part in _PARTS)
+        <= limits.event_bytes_max  # the largest of each, as if one event had them all
     ):
         return events
     return [_over_limit(event, limits) or event for event in events]
@@ -386,6 +388,7 @@ def _as_bytes(text: str | bytes) -> bytes:
     return text.encode("utf-8", "replace") if isinstance(text, str) else text
 
 
+_PARTS = tuple(map(attrgetter, ("properties_json", "context_json", "device_json")))
 _SAID = msgspec.json.Decoder(Said)
 _EVENT = msgspec.json.Decoder(Event)
 _RAWS = msgspec.json.Decoder(list[Raw])

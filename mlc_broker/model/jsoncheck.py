@@ -10,6 +10,7 @@ escape cannot carry anything past the check.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any, Generic, NoReturn, TypeVar
 
 import msgspec
@@ -46,7 +47,14 @@ class Shape(Generic[S]):
         self._decode = msgspec.json.Decoder(struct).decode
         self._where = where
         self._spellings = {camel(name): name for name in names if camel(name) != name}
-        self._exact = not _holds_float(msgspec.inspect.type_info(struct))
+        floats = [
+            field.name
+            for field in msgspec.inspect.type_info(struct).fields  # type: ignore[attr-defined]
+            if _holds_float(field.type)
+        ]
+        # None: what stands in these fields, so that no float was sent and a length is proof.
+        self._floats_of = attrgetter(*floats, *floats[:1]) if floats else _no_floats
+        self._no_floats = (None,) * (len(floats) + 1) if floats else ()
 
     def check(self, raw: Raw) -> Checked[S]:
         """Return what `raw` holds, canonical and typed; raises SchemaError.
@@ -61,7 +69,7 @@ class Shape(Generic[S]):
         json = _encode(value)
         if (
             len(json) == len(raw)
-            and (self._exact or (sent := bytes(raw)) == json or _same_strings(sent, json))
+            and (self._floats_of(value) == self._no_floats or _same(bytes(raw), json))
             and (json.find(_BACKSLASH) < 0 or json.find(_NUL) < 0)
         ):
             return Checked(Raw(json), value)
@@ -74,7 +82,9 @@ class Shape(Generic[S]):
         except msgspec.DecodeError as error:
             raise _placed(error, self._where) from None
         ordered = _encode(value)  # the known keys in the order of the struct, as the fast way has
-        if len(ordered) == len(json) and (self._exact or _same_strings(json, ordered)):
+        if len(ordered) == len(json) and (
+            self._floats_of(value) == self._no_floats or _same(json, ordered)
+        ):
             json = ordered
         return Checked(Raw(json), value)
 
@@ -196,9 +206,13 @@ def _respelt(value: dict[str, Any], spellings: Mapping[str, str], where: str) ->
     return right
 
 
-def _same_strings(raw: bytes, json: bytes) -> bool:
+def _same(raw: bytes, json: bytes) -> bool:
     """Tell whether no string, and so no key, got lost. Without escapes a quote is a delimiter."""
-    return raw.find(_BACKSLASH) < 0 and raw.count(_QUOTE) == json.count(_QUOTE)
+    return raw == json or (raw.find(_BACKSLASH) < 0 and raw.count(_QUOTE) == json.count(_QUOTE))
+
+
+def _no_floats(_: object) -> tuple[()]:
+    return ()
 
 
 def _holds_float(info: Any) -> bool:

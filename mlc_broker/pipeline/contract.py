@@ -17,6 +17,7 @@ DETAIL_CHARACTERS_MAX = 500
 EVENT_BYTES_MAX = 65_536
 _RANK = {"standard": 0, "sensitive": 1, "pii": 2}
 _SAME = ("event_id", "event_type", "user_id", "session_id", "organization_id", "timestamp")
+_VERDICTS = frozenset({Event, Drop, Reject})
 _event = msgspec.json.Decoder(Event)
 
 
@@ -34,9 +35,9 @@ class Contract:
             raise ProcessorFailed(f"{self._name} gave {count} verdicts for {len(events)} events")
         if self._outsider:
             return [self._own(*pair) for pair in zip(events, list(verdicts), strict=True)]
-        for event, verdict in zip(events, verdicts, strict=True):
-            if verdict is not event and not isinstance(verdict, Event | Drop | Reject):
-                raise ProcessorFailed(self._nonsense(verdict))
+        if not _VERDICTS.issuperset(map(type, verdicts)):
+            strange = next(each for each in verdicts if type(each) not in _VERDICTS)
+            raise ProcessorFailed(self._nonsense(strange))
         return verdicts
 
     def _own(self, event: Event, verdict: object) -> Verdict:

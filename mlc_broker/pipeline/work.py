@@ -9,6 +9,8 @@ from mlc_broker.model.event import Event
 from mlc_broker.model.verdict import Reject, Verdict
 from mlc_broker.pipeline.derive import Emitted
 
+_ONLY_EVENTS = frozenset({Event})
+
 
 class Work:
     """The live positions of a batch on its walk through the chain."""
@@ -25,11 +27,16 @@ class Work:
     def events(self) -> list[Event]:
         """Return the live events, in order."""
         events = self.batch.events
+        if len(self.live) == len(events):
+            return events.copy()  # type: ignore[return-value]
         return [events[position] for position in self.live]  # type: ignore[misc]
 
     def apply(self, verdicts: Sequence[Verdict]) -> None:
         """Take one verdict a live event."""
         events, settled = self.batch.events, False
+        if len(self.live) == len(events) and _ONLY_EVENTS.issuperset(map(type, verdicts)):
+            events[:] = verdicts  # type: ignore[assignment]
+            return
         for position, verdict in zip(self.live, verdicts, strict=True):
             if type(verdict) is Event:
                 events[position] = verdict

@@ -85,7 +85,6 @@ _encode = msgspec.json.Encoder().encode
 _encode_lines = msgspec.json.Encoder().encode_lines
 _decode = msgspec.json.Decoder().decode
 _read = msgspec.json.Decoder(_ReadLine).decode
-_EMPTY_BYTES = b"{}"
 
 
 class LineWriter:
@@ -107,8 +106,8 @@ class LineWriter:
             event.user_id,
             event.session_id,
             event.organization_id,
-            EMPTY if device == _EMPTY_BYTES else device,
-            EMPTY if context == _EMPTY_BYTES else context,
+            EMPTY if device == EMPTY else device,
+            EMPTY if context == EMPTY else context,
             event.properties_json,
             event.privacy_level,
             event.facts.retention_days or event.retention_days,

@@ -24,6 +24,9 @@ from mlc_broker.store.rollups_words import Device, Place, Words
 MINUTE_MS = 60_000
 _QUARTER_MS = 15 * MINUTE_MS  # zones change at quarters of an hour
 _CACHED_MAX = 8192
+# organization, user, standing, kind, days, weight, shift in ms, where, and the rest of a session's key
+Group = tuple[int, int, int, int, int, int, int, Place, tuple[int, int, int, int, int] | None]
+_NEW: Any = object()
 Hidden = frozenset[tuple[str, str]]
 _device = msgspec.json.Decoder(Device).decode
 _place = msgspec.json.Decoder(Place).decode
@@ -75,71 +78,66 @@ class Folder:
         hidden: Hidden = frozenset(),
     ) -> None:
         """Count these events; `times` are their timestamps in epoch ms, where they are known."""
-        groups: dict[tuple[Any, ...], list[Any]] = {}
-        plans, picked = self._plans, []
+        groups: dict[tuple[Any, ...], Group | None] = {}
+        plans, take, delta = self._plans, self._pick.take, self.delta
+        activity, sessions = delta.activity, delta.session
         for event, ms in zip(events, times or map(epoch_ms, events), strict=True):
-            kind, facts = event.event_type, event.facts
+            event_type, facts = event.event_type, event.facts
             key = (
-                kind,
+                event_type,
                 event.user_id,
                 event.session_id,
                 event.organization_id,
-                id(facts),
-                ms // MINUTE_MS,
-                bytes(event.context_json),
-                bytes(event.device_json),
+                id(facts),  # these events hold them meanwhile
+                ms // _QUARTER_MS,
+                id(event.context_json),
+                id(event.device_json),
                 event.retention_days,
             )
-            group = groups.get(key)
+            # Of events that differ in none of these, one speaks for all.
+            group = groups.get(key, _NEW)
+            if group is _NEW:
+                group = groups[key] = self._group(event, ms, hidden)
             if group is None:
-                # Of events that differ in none of these, one speaks for all.
-                group = groups[key] = [1, ms, ms, event, None]
-            else:
-                group[0] += 1
-                if ms < group[1]:
-                    group[1] = ms
-                elif ms > group[2]:
-                    group[2] = ms
-            if kind in plans:
-                picked.append((event, ms, group))
-        for key, group in groups.items():
-            group[4] = self._count(key, group, hidden)
-        take = self._pick.take
-        for event, ms, group in picked:
-            if group[4] is not None:
-                where, base = group[4]
-                take(self.delta, plans[event.event_type], event, where, (*base, ms))
-        self.delta.events += len(events)
+                continue
+            org, user, standing, kind, days, weight, shift, where, seat = group
+            at = (ms + shift) // MINUTE_MS
+            cell = (org, at, user, standing, kind, days)
+            activity[cell] = activity.get(cell, 0) + weight
+            if seat is not None:
+                chair = (org, at - at % 1440, *seat)
+                known = sessions.get(chair)
+                if known is None:
+                    sessions[chair] = (ms, ms)
+                elif ms < known[0]:
+                    sessions[chair] = (ms, known[1])
+                elif ms > known[1]:
+                    sessions[chair] = (known[0], ms)
+            plan = plans.get(event_type)
+            if plan is not None:
+                take(delta, plan, event, where, (org, at, user, standing, days, weight, ms))
+        delta.events += len(events)
 
-    def _count(
-        self, key: tuple[Any, ...], group: list[Any], hidden: Hidden
-    ) -> tuple[Place, tuple[int, ...]] | None:
-        """Count a group of like events; return what plays and samples of it have in common."""
-        n, first, last, event, _ = group
+    def _group(self, event: Event, ms: int, hidden: Hidden) -> Group | None:
+        """Return what the cells of an event and its like have in common; None: they do not count."""
         organization = event.organization_id or ""
         if hidden and (organization, event.user_id or "") in hidden:
             return None
         words, facts = self.words, event.facts
-        shift = self._offsets.get((organization, first // _QUARTER_MS))
+        shift = self._offsets.get((organization, ms // _QUARTER_MS))
         if shift is None:
-            shift = self._offset(organization, first)
-        at = (first + shift) // MINUTE_MS
-        where = self._placed(key[6])
-        standing = words.standing(facts, self._on(key[7]), where)
+            shift = self._offset(organization, ms)
+        where = self._placed(bytes(event.context_json))
+        standing = words.standing(facts, self._on(bytes(event.device_json)), where)
         kind, category = self._kinds.get(event.event_type) or self._kind(event.event_type)
         org, user = words.id(organization), words.id(event.user_id)
         days = facts.retention_days or event.retention_days or DAYS_DEFAULT
         rate = facts.sample_rate
         weight = WEIGHT if rate == 1.0 else round(WEIGHT / rate)
-        cell = (org, at, user, standing, kind, days)
-        activity = self.delta.activity
-        activity[cell] = activity.get(cell, 0) + weight * n
+        seat = None
         if event.session_id is not None:
-            sitting = words.short(event.session_id)
-            seat = (org, at - at % 1440, user, sitting, standing, category, days)
-            known = self.delta.session.get(seat, (first, last))
-            self.delta.session[seat] = (min(first, known[0]), max(last, known[1]))
-        return where, (org, at, user, standing, days, weight)
+            seat = (user, words.short(event.session_id), standing, category, days)
+        return org, user, standing, kind, days, weight, shift, where, seat
 
     def fresh(self) -> Delta:
         """Begin a new Delta; return the old one."""

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC
+from operator import attrgetter
 from typing import ClassVar
 
 from msgspec.structs import replace
 
-from mlc_broker.model.event import EMPTY, Event
+from mlc_broker.model.event import Event
 from mlc_broker.model.verdict import Verdict
 from mlc_broker.pipeline.processor import Processor, Stage
+
+_type_of, _zone_of = attrgetter("event_type"), attrgetter("timestamp.tzinfo")
+_IN_UTC = frozenset({UTC})
 
 
 class Canonicalize(Processor):
@@ -23,6 +27,8 @@ class Canonicalize(Processor):
     async def process_many(self, events: Sequence[Event]) -> Sequence[Verdict]:
         """Return the events in canonical form; what is unknown is left for `validate` to say."""
         types = self.tools.catalog.types
+        if types.keys() >= set(map(_type_of, events)) and _IN_UTC.issuperset(map(_zone_of, events)):
+            return events
         return [
             event
             if event.event_type in types and event.timestamp.tzinfo is UTC
@@ -41,8 +47,3 @@ class Canonicalize(Processor):
             event_type=known.name if known is not None else event.event_type,
             timestamp=timestamp,
         )
-
-
-def absent(raw: bytes) -> bool:
-    """Say whether an open part was left out: missing, null or empty mean the same."""
-    return raw in (b"{}", b"null", b"") or raw is EMPTY

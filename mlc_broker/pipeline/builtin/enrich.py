@@ -39,12 +39,16 @@ class Enrich(Processor):
         """Return the events with their facts, privacy level and retention filled in."""
         rules: dict[tuple[object, ...], _Rule] = {}
         made: dict[tuple[int, int, bool], tuple[Facts, _Person]] = {}
+        # Within one call the roster stands still, and a membership begins or ends at a midnight:
+        # in any time zone, a quarter of an hour has one answer.
+        people: dict[tuple[object, ...], _Person] = {}
+        acting: dict[int, bool] = {}  # by context: these events hold them meanwhile
         shared: Facts | None = None
         verdicts: list[Verdict] = []
         for event in events:
             facts = event.facts
             if facts is not shared:  # one for the whole submission, unless a clock was corrected
-                shared, made = facts, {}
+                shared, made, people = facts, {}, {}
             kind = (
                 event.event_type,
                 event.organization_id,
@@ -52,9 +56,16 @@ class Enrich(Processor):
                 event.retention_days,
             )
             rule = rules.get(kind) or rules.setdefault(kind, self._rule(event))
-            person = self._person(event)
-            # An administrator who acts as somebody else says so in the context.
-            acted = b'"impersonation_id":' in bytes(event.context_json)
+            at = event.timestamp
+            who = (event.user_id, event.organization_id, at.toordinal(), at.hour, at.minute // 15)
+            person = people.get(who)
+            if person is None:
+                person = people[who] = self._person(event)
+            context = event.context_json
+            acted = acting.get(id(context))
+            if acted is None:
+                # An administrator who acts as somebody else says so in the context.
+                acted = acting[id(context)] = b'"impersonation_id":' in bytes(context)
             key = (id(person), id(rule), acted)
             known = made.get(key)
             if known is None:  # it holds the person, so that nobody else gets that id meanwhile

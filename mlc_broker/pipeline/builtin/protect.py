@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
@@ -30,7 +31,11 @@ from mlc_broker.pipeline.builtin.personal import (
 from mlc_broker.pipeline.processor import Processor, Stage, Tools
 
 _CACHED_MAX = 4096  # contexts, and devices: they repeat
+_CACHED_BYTES_MAX = 2048  # of one: larger ones are looked at each time
+_AT, _PERCENT = ord("@"), ord("%")
 _ANONYMOUS = re.compile(r"anon_[0-9a-f]{32}")
+_ERASED = Drop("erased")
+_EARLIEST = datetime.min.replace(tzinfo=UTC)
 _SAME = Raw(b"null")  # no part of an event: says that there was nothing to take
 
 
@@ -73,23 +78,54 @@ class Protect(Processor):
 
     async def process_many(self, events: Sequence[Event]) -> Sequence[Verdict]:
         """Return each event as it may be written, or its Drop."""
-        return [self._protect(event) for event in events]
+        # Within one call the roster stands still: what it says of a person is asked once.
+        said: dict[tuple[object, ...], bool | Drop] = {}
+        verdicts: list[Verdict] = []
+        for event in events:
+            who = (
+                id(event.facts),  # these events hold them meanwhile
+                event.user_id,
+                event.organization_id,
+                event.event_type,
+                event.session_id is None,
+            )
+            strict = said.get(who)
+            if strict is None:
+                strict = self._strictness(event)
+                if self._erased(event, _EARLIEST):  # then it depends on the event's time
+                    strict = _ERASED if self._erased(event, event.timestamp) else strict
+                else:
+                    said[who] = strict
+            if type(strict) is Drop:
+                verdicts.append(strict)
+            elif event.privacy_level == "pii":
+                verdicts.append(self._personal(event, child=strict is True))
+            else:
+                verdicts.append(self._clean(event, strict=strict is True))
+        return verdicts
 
-    def _protect(self, event: Event) -> Verdict:
+    def _strictness(self, event: Event) -> bool | Drop:
+        """Return whether the event is treated as a child's; or the Drop of who denied consent."""
         organization_id, user_id = event.organization_id, event.user_id
         if user_id is not None and organization_id is not None:
-            roster = self.tools.roster
-            if roster.erased(organization_id, user_id, event.timestamp):
-                return Drop("erased")
             category = self._known(event.event_type).category
-            if not roster.collects(organization_id, user_id, category):
+            if not self.tools.roster.collects(organization_id, user_id, category):
                 return Drop("consent")
-        child = self._is_unconsented_child(event)
-        if event.privacy_level == "pii" and user_id is not None and _ANONYMOUS.fullmatch(user_id):
+        return self._is_unconsented_child(event)
+
+    def _erased(self, event: Event, at: datetime) -> bool:
+        """Return whether what the event's person did at that time was erased."""
+        organization_id, user_id = event.organization_id, event.user_id
+        if user_id is None or organization_id is None:
+            return False
+        return self.tools.roster.erased(organization_id, user_id, at)
+
+    def _personal(self, event: Event, *, child: bool) -> Verdict:
+        """Return an event that its sender marked as personal, without the person."""
+        user_id = event.user_id
+        if user_id is not None and _ANONYMOUS.fullmatch(user_id):
             return self._clean(event, strict=True)  # replayed: it has been here before
-        if event.privacy_level == "pii":
-            return Drop("coppa") if child else self._anonymous(event)
-        return self._clean(event, strict=child)
+        return Drop("coppa") if child else self._anonymous(event)
 
     def _is_unconsented_child(self, event: Event) -> bool:
         facts = event.facts
@@ -104,7 +140,8 @@ class Protect(Processor):
 
     def _clean(self, event: Event, *, strict: bool) -> Event:
         """Return the event without what identifies; the same one where there was nothing."""
-        properties = self._known(event.event_type).clean(event.properties_json, strict=strict)
+        known = self._types.get(event.event_type) or self._known(event.event_type)
+        properties = known.clean(event.properties_json, strict=strict)
         context = self._contexts.clean(event.context_json, strict=strict)
         device = self._devices.clean(event.device_json, strict=strict)
         if (
@@ -180,11 +217,10 @@ class _Known:
         """Return the properties without what identifies."""
         if raw is EMPTY:
             return raw
-        data = bytes(raw)
-        calm = not _alarming(data)
+        calm = not _alarming(bytes(raw))
         if calm:
             try:
-                self._only_quiet(data)
+                self._only_quiet(raw)
             except msgspec.ValidationError:
                 pass
             else:
@@ -201,21 +237,38 @@ class _Parts:
         self._rules = {strict: Rules(strict=strict, known=known) for strict in (False, True)}
         self._kept = kept_of_strict
         self._seen: dict[bool, dict[bytes, tuple[Raw, int]]] = {False: {}, True: {}}
+        self._met: dict[bool, dict[int, tuple[Raw, Raw, int]]] = {False: {}, True: {}}
         self.removed = 0
 
     def clean(self, raw: Raw, *, strict: bool) -> Raw:
         """Return the part without what identifies; of strict ones, what is listed alone."""
-        if raw is EMPTY:
+        # Validate gives one object for all that say the same: that is found without reading it.
+        met = self._met[strict].get(id(raw))
+        if met is not None and met[0] is raw:
+            _, clean, removed = met
+        elif raw is EMPTY:
             return raw
-        seen, key = self._seen[strict], bytes(raw)
+        else:
+            clean, removed = self._remembered(raw, strict=strict)
+        self.removed += removed
+        return clean
+
+    def _remembered(self, raw: Raw, *, strict: bool) -> tuple[Raw, int]:
+        seen, met, key = self._seen[strict], self._met[strict], bytes(raw)
         found = seen.get(key)
         if found is None:
             if len(seen) >= _CACHED_MAX:
                 seen.clear()
-            found = seen[key] = self._look(raw, strict=strict)
+            found = self._look(raw, strict=strict)
+            if len(key) <= _CACHED_BYTES_MAX:
+                seen[key] = found
         clean, removed = found
-        self.removed += removed
-        return raw if clean is _SAME else clean
+        clean = raw if clean is _SAME else clean
+        if len(key) <= _CACHED_BYTES_MAX:
+            if len(met) >= _CACHED_MAX:
+                met.clear()
+            met[id(raw)] = (raw, clean, removed)
+        return clean, removed
 
     def _look(self, raw: Raw, *, strict: bool) -> tuple[Raw, int]:
         clean, removed = _cleaned(raw, self._rules[strict], self._kept if strict else None)
@@ -248,7 +301,13 @@ def _raw(value: dict[str, Any]) -> Raw:
 
 def _alarming(data: bytes) -> bool:
     """Return whether bytes of JSON may hold an e-mail address or a blob, even in a quiet field."""
-    return len(data) > BLOB_CHARS or b"@" in data or b"%40" in data or b"\xef\xbc\xa0" in data
+    # One byte is found many times sooner than three.
+    return (
+        len(data) > BLOB_CHARS
+        or data.find(_AT) >= 0
+        or (data.find(_PERCENT) >= 0 and b"%40" in data)
+        or (not data.isascii() and b"\xef\xbc\xa0" in data)
+    )
 
 
 def _quiet_fields(properties: type[Struct]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta, Struct
@@ -18,6 +19,8 @@ Rate = Annotated[float, Meta(ge=0.0, le=1.0)]
 
 _PRODUCTION = {"performance": 0.10, "high_volume": 0.01}
 _STAGING = {"performance": 1.0, "high_volume": 1.0}
+
+_type_of = attrgetter("event_type")
 
 
 class Sample(Processor):
@@ -39,6 +42,8 @@ class Sample(Processor):
     async def process_many(self, events: Sequence[Event]) -> Sequence[Verdict]:
         """Return each event, with the rate it was kept at, or its Drop."""
         types = self.tools.catalog.types
+        if all(types[name].sampling == "never" for name in set(map(_type_of, events))):
+            return events
         return [
             event if sampling == "never" else self._sample(event, sampling)
             for event in events

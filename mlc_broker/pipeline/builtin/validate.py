@@ -12,7 +12,7 @@ from msgspec import Meta, Raw, Struct
 from msgspec.structs import replace
 
 from mlc_broker.model.catalog import AnyType, Context, SchemaError, check_context, check_device
-from mlc_broker.model.event import Event, Facts, rfc3339
+from mlc_broker.model.event import EMPTY, Event, Facts, rfc3339
 from mlc_broker.model.verdict import Reject, Verdict
 from mlc_broker.pipeline.processor import Processor, Stage
 
@@ -44,17 +44,58 @@ class Validate(Processor):
         suspect = _FOREIGN.search("".join([event.event_id for event in events])) is not None
         types = self.tools.catalog.types
         window, names = _NO_WINDOW, _NO_NAMES
+        sent_context, sent_device, context, device = EMPTY, EMPTY, _NO_CONTEXT, _NO_DEVICE
         verdicts: list[Verdict] = []
+        # On the way of every event: calls are spared here. What a submission's events share is
+        # looked at once: their receipt, whose they are, and where they come from.
         for event in events:
-            # What a submission's events share is looked at once: their receipt, and whose they are.
-            if event.facts is not window.facts:
-                window = self._window(event.facts)
+            facts, timestamp = event.facts, event.timestamp
+            if facts is not window.facts:
+                window = self._window(facts)
             ids = (event.user_id, event.session_id, event.organization_id)
             if ids != names.ids:
                 names = _Names(ids, _unprintable_id(event))
             kind = types.get(event.event_type)
-            mistake = self._mistake(event, kind, names.unprintable, suspect=suspect)
-            verdicts.append(mistake or self._check(event, cast("AnyType", kind), window))
+            if kind is None or suspect or names.unprintable:
+                mistake = self._mistake(event, kind, names.unprintable)
+                if mistake is not None:
+                    verdicts.append(mistake)
+                    continue
+                kind = cast("AnyType", kind)
+            if window.skew is not None:
+                try:
+                    timestamp += window.skew
+                except OverflowError:
+                    verdicts.append(Reject("schema", "timestamp and sent_at are too far apart"))
+                    continue
+                facts = replace(facts, client_timestamp=event.timestamp)
+            if not window.begin <= timestamp <= window.end:
+                verdicts.append(self._out_of_time(timestamp, window))
+                continue
+            try:
+                checked = kind.check(event.properties_json)
+                if event.context_json != sent_context:
+                    context = check_context(event.context_json)
+                    sent_context = event.context_json
+                if event.device_json != sent_device:
+                    device = check_device(event.device_json)
+                    sent_device = event.device_json
+                context_json = context.json
+                if _ASSIGNS.get(type(checked.value), True):
+                    context_json = _assigned(checked.value, context.value, context_json)
+            except SchemaError as error:
+                verdicts.append(Reject("schema", str(error)))
+                continue
+            verdicts.append(
+                replace(
+                    event,
+                    timestamp=timestamp,
+                    properties_json=checked.json,
+                    context_json=context_json,
+                    device_json=device.json,
+                    facts=facts,
+                )
+            )
         return verdicts
 
     def _window(self, facts: Facts) -> _Window:
@@ -72,45 +113,17 @@ class Validate(Processor):
             skew,
         )
 
-    def _mistake(
-        self, event: Event, kind: AnyType | None, unprintable: str, *, suspect: bool
-    ) -> Reject | None:
+    def _mistake(self, event: Event, kind: AnyType | None, unprintable: str) -> Reject | None:
         if kind is None:
             return Reject(
                 "unknown_type",
                 f'there is no event type "{event.event_type[:64]}"; GET /v1/schemas lists them',
             )
-        if suspect and _FOREIGN.search(event.event_id):
+        if _FOREIGN.search(event.event_id):
             return Reject("schema", "event_id has characters other than A-Z a-z 0-9 _ -")
         if unprintable:
             return Reject("schema", f"{unprintable} has a control character")
         return None
-
-    def _check(self, event: Event, kind: AnyType, window: _Window) -> Verdict:
-        timestamp, facts = event.timestamp, event.facts
-        if window.skew is not None:
-            try:
-                timestamp += window.skew
-            except OverflowError:
-                return Reject("schema", "timestamp and sent_at are too far apart")
-            facts = replace(facts, client_timestamp=event.timestamp)
-        if not window.begin <= timestamp <= window.end:
-            return self._out_of_time(timestamp, window)
-        try:
-            checked = kind.check(event.properties_json)
-            context = check_context(event.context_json)
-            device = check_device(event.device_json)
-            context_json = _assigned(checked.value, context.value, context.json)
-        except SchemaError as error:
-            return Reject("schema", str(error))
-        return replace(
-            event,
-            timestamp=timestamp,
-            properties_json=checked.json,
-            context_json=context_json,
-            device_json=device.json,
-            facts=facts,
-        )
 
     def _out_of_time(self, timestamp: datetime, window: _Window) -> Reject:
         if timestamp > window.end:
@@ -141,6 +154,8 @@ class _Names(NamedTuple):
     unprintable: str
 
 
+_ASSIGNS: dict[type[object], bool] = {}  # whether properties can name one: as many as types
+_NO_CONTEXT, _NO_DEVICE = check_context(EMPTY), check_device(EMPTY)
 _NO_WINDOW = _Window(None, datetime.min, datetime.min, None)  # noqa: DTZ901 (never compared)
 _NO_NAMES = _Names(None, "")
 
@@ -158,6 +173,9 @@ def _unprintable_id(event: Event) -> str:
 
 def _assigned(properties: object, context: Context, context_json: Raw) -> Raw:
     """`context` is where an assignment and a sequence are named; properties may repeat it."""
+    if type(properties) not in _ASSIGNS:
+        named = hasattr(properties, "assignment_id") or hasattr(properties, "sequence_id")
+        _ASSIGNS[type(properties)] = named
     assignment_id = getattr(properties, "assignment_id", None)
     sequence_id = getattr(properties, "sequence_id", None)
     if assignment_id is None and sequence_id is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from mlc_broker.model.event import Event, Facts
 from mlc_broker.model.person import User
 from mlc_broker.model.principal import Role
 from mlc_broker.pipeline.builtin import BUILTIN
+from mlc_broker.pipeline.builtin.enrich import Enrich
 from mlc_broker.pipeline.builtin.protect import Protect
 from mlc_broker.pipeline.builtin.sample import Sample, share
 from mlc_broker.pipeline.builtin.validate import Validate
@@ -229,3 +230,26 @@ def test_shares_are_evenly_spread() -> None:
 
 def test_settings_have_the_protocols_defaults() -> None:
     assert Validate.Settings().max_age_days == 90
+
+
+class MovedAtMidnight(DictRoster):
+    """A pupil whose class begins at a midnight in Kathmandu, a quarter to seven in the evening UTC."""
+
+    moved_at = datetime(2025, 1, 27, 18, 15, tzinfo=UTC)
+
+    def membership(
+        self, organization_id: str, user_id: str, at: datetime
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        return (("cls_new",) if at >= self.moved_at else ("cls_old",)), ()
+
+
+async def test_a_batch_over_midnight_finds_each_event_in_its_class() -> None:
+    roster = MovedAtMidnight(usr_1=ADULT)
+    enrich = Enrich(Enrich.Settings(), tools(roster))
+    times = [
+        roster.moved_at + timedelta(seconds=seconds) for seconds in (-60, -1, 0, 1, -2, 86_399)
+    ]
+    events = [make_event(timestamp=at) for at in times]
+    verdicts = await enrich.process_many(events)
+    classes = [verdict.facts.class_ids[0] for verdict in verdicts if isinstance(verdict, Event)]
+    assert classes == ["cls_old", "cls_old", "cls_new", "cls_new", "cls_old", "cls_new"]
