@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import trio
 
 from mlc_broker.model.batch import Batch, Outcome, Receipt, tally
 from mlc_broker.pipeline import derive
 from mlc_broker.pipeline.actor import Actor
+from mlc_broker.pipeline.convoy import DOORS, EVENTS_MAX, SMALL_EVENTS_MAX, Convoy
 from mlc_broker.pipeline.ports import Keep, Quarantine
+from mlc_broker.pipeline.processor import Stage
 from mlc_broker.pipeline.work import Work
 
 STOPPING = Receipt(Outcome.RETRY, "stopping", "the daemon is stopping")
 BUSY = Receipt(Outcome.RETRY, "busy", "the pipeline did not get to this in time")
+Parts = Iterable[tuple[Batch, range]]  # whose events stand where in the batch that walks
 NOT_KEPT = Receipt(Outcome.RETRY, "quarantine", "the quarantine cannot be written now")
 
 
@@ -45,6 +48,7 @@ class Pipeline:
         self._waiting_events_max = waiting_events_max
         self._on_derived = on_derived
         self._waiting = 0
+        self._convoy: Convoy | None = None  # the one that can still be boarded
         self._closing = False
         self._empty = trio.Event()
 
@@ -67,11 +71,15 @@ class Pipeline:
             return self._answer(batch)
         self._waiting += len(batch)
         try:
-            work = await self._walk(batch)
-            await self._keep.append(batch)
-            receipts = batch.answer()
-            if work.emitted:
-                await self._derive(work, receipts)
+            if self._may_share(batch):
+                await self._share(batch)
+                receipts = batch.answer()
+            else:
+                work = await self._walk(batch)
+                await self._keep.append(batch)
+                receipts = batch.answer()
+                if work.emitted:
+                    await self._derive(work, receipts)
         finally:
             self._waiting -= len(batch)
             self._somebody_left()
@@ -108,7 +116,36 @@ class Pipeline:
         if self._closing and not self._waiting:
             self._empty.set()
 
-    async def _walk(self, batch: Batch) -> Work:
+    def _may_share(self, batch: Batch) -> bool:
+        """Whether the batch may travel with others: small, and nothing in it asks for more care."""
+        return (
+            len(batch) <= SMALL_EVENTS_MAX
+            and not batch.originals
+            and batch.origin.transport in DOORS
+            and self._hall.ours
+        )
+
+    async def _share(self, batch: Batch) -> None:
+        """Travel with whoever else is ready now; the first one leads, and leaves nobody behind."""
+        convoy = self._convoy
+        if convoy is not None and convoy.events < EVENTS_MAX:
+            convoy.board(batch)
+            await convoy.arrived.wait()
+            return
+        convoy = self._convoy = Convoy()
+        convoy.board(batch)
+        with trio.CancelScope(shield=True):  # others wait for this task: it may not leave them
+            await trio.lowlevel.checkpoint()
+            if self._convoy is convoy:
+                self._convoy = None
+            common = convoy.depart()
+            try:
+                await self._walk(common, convoy.parts())
+                await self._keep.append(common)
+            finally:
+                convoy.arrive(common, BUSY)
+
+    async def _walk(self, batch: Batch, parts: Parts = ()) -> Work:
         work = Work(batch)
         with trio.move_on_after(self._answer_seconds_max) as patience:
             await self._hall.walk(work)
@@ -116,7 +153,7 @@ class Pipeline:
             work.tidy()
             batch.settle_all(BUSY, work.live)
         if work.quarantined or work.rejected or batch.originals:
-            await self._set_aside(work)
+            await self._set_aside(work, parts or ((batch, range(len(batch))),))
         return work
 
     async def _derive(self, work: Work, receipts: list[Receipt]) -> None:
@@ -135,12 +172,16 @@ class Pipeline:
         self._on_derived(batch, made)
         derive.after_derived(receipts, positions, made)
 
-    async def _set_aside(self, work: Work) -> None:
+    async def _set_aside(self, work: Work, parts: Parts) -> None:
         """Hand what was refused to the quarantine: what broke a processor must be kept."""
-        quarantined = [(event, receipt) for _, event, receipt in work.quarantined]
-        kept = await self._quarantine.keep(work.batch, work.rejected + quarantined)
-        for position, _, receipt in work.quarantined:
-            work.batch.settle(position, receipt if kept else NOT_KEPT)
+        for batch, places in parts:
+            quarantined = [one for one in work.quarantined if one[0] in places]
+            refused = [one for one in work.rejected if one[0] in places] + quarantined
+            if refused or batch.originals:
+                pairs = [(event, receipt) for _, event, receipt in refused]
+                kept = await self._quarantine.keep(batch, pairs)
+                for position, _, receipt in quarantined:
+                    work.batch.settle(position, receipt if kept else NOT_KEPT)
 
     def _answer(self, batch: Batch) -> list[Receipt]:
         return self._count(batch.answer())
@@ -155,6 +196,7 @@ class Hall:
 
     def __init__(self, actors: Sequence[Actor]) -> None:
         self.actors = tuple(actors)
+        self.ours = all(actor.stage != Stage.EXTEND for actor in actors)
         self._inside = 0
         self._left = trio.Event()
 

@@ -20,7 +20,7 @@ class Work:
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
         self.live = batch.pending
-        self.rejected: list[tuple[Event, Receipt]] = []
+        self.rejected: list[tuple[int, Event, Receipt]] = []
         self.quarantined: list[tuple[int, Event, Receipt]] = []  # settled once they are kept
         self.emitted: list[Emitted] = []  # walk behind this batch
 
@@ -75,4 +75,4 @@ class Work:
         self.batch.apply(position, verdict)
         receipt = self.batch.receipts[position]
         if isinstance(verdict, Reject) and event is not None and receipt is not None:
-            self.rejected.append((event, receipt))
+            self.rejected.append((position, event, receipt))
