@@ -16,19 +16,10 @@ import click
 from mlc_broker.cli.common import config_option, say
 from mlc_broker.config import Config
 from mlc_broker.model.errors import BrokerError
+from mlc_broker.model.filter import AXES
 
 FORMATS = ("jsonl", "csv", "json", "parquet", "sqlite", "xapi")
-FILTERS = (
-    "event_type",
-    "category",
-    "user_id",
-    "class_id",
-    "teacher_id",
-    "assignment_id",
-    "sequence_id",
-    "game_id",
-    "session_id",
-)
+FILTERS = tuple(name for name in AXES if name != "organization_id")  # a token is of one
 TOKEN_SECONDS = 3600
 PROGRESS_SECONDS = 0.5
 

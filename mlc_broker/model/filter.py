@@ -22,3 +22,6 @@ class Filter(Struct, frozen=True, kw_only=True):
     game_id: frozenset[str] | None = None
     session_id: frozenset[str] | None = None
     organization_id: frozenset[str] | None = None
+
+
+AXES = Filter.__struct_fields__[2:]  # those that take a set of values

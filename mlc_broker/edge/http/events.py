@@ -14,7 +14,7 @@ from mlc_broker.edge.problems import Problem
 from mlc_broker.edge.routes import Answer, Call, Route, Says
 from mlc_broker.model.errors import Malformed
 from mlc_broker.model.event import Moment
-from mlc_broker.model.filter import Filter
+from mlc_broker.model.filter import AXES, Filter
 from mlc_broker.query.export.export import Exports
 from mlc_broker.query.export.formats import FORMATS, writer_of
 from mlc_broker.query.query import PAGE_EVENTS_MAX, Queries
@@ -28,18 +28,6 @@ Category = Literal[
 ]
 Purpose = Annotated[str, Meta(max_length=200, description="why: stands in the access log")]
 _PLUS = re.compile(r" (?=\d\d:\d\d$)")  # an offset's plus that was not escaped in the query
-_AXES = (
-    "event_type",
-    "category",
-    "user_id",
-    "class_id",
-    "teacher_id",
-    "assignment_id",
-    "sequence_id",
-    "game_id",
-    "session_id",
-    "organization_id",
-)
 
 
 class EventFilter(
@@ -198,7 +186,7 @@ def asking(call: Call, wanted: Filter, purpose: str | None) -> Asker:
 def filter_of(asked: EventFilter, canonical: Callable[[str], str] = lambda name: name) -> Filter:
     """Return a query's filter; raises Malformed, naming the time that is none."""
     axes: dict[str, Any] = {}
-    for axis in _AXES:
+    for axis in AXES:
         values = getattr(asked, axis)
         if values:
             axes[axis] = frozenset(values)
