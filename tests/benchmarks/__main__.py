@@ -27,6 +27,8 @@ from tests.benchmarks.results import FOLDER, Budget, Results, Sizes, load, machi
 @click.option("--rounds", type=int, help="Rounds of the comparison.")
 @click.option("--seconds", type=float, help="Seconds of one measurement.")
 @click.option("--stored", type=int, help="Events in each store before the comparison.")
+@click.option("--store-events", type=int, help="Events for the store alone.")
+@click.option("--hot-events", type=int, help="Events in the hot file at the restart.")
 @click.option("--millions", type=float, help="Growth: the last mark.")
 @click.option(
     "--only", multiple=True, help="Contestants by class name, e.g. Broker; or `measures`."
@@ -40,6 +42,8 @@ def main(
     rounds: int | None,
     seconds: float | None,
     stored: int | None,
+    store_events: int | None,
+    hot_events: int | None,
     millions: float | None,
     only: tuple[str, ...],
     out: Path | None,
@@ -47,7 +51,13 @@ def main(
     """Measure the daemon beside its alternatives, or its growth; write table, plots, capacity."""
     folder = out or FOLDER
     results, sizes = load(folder), Sizes.quick() if quick else Sizes()
-    given: dict[str, Any] = {"rounds": rounds, "seconds": seconds, "stored": stored}
+    given: dict[str, Any] = {
+        "rounds": rounds,
+        "seconds": seconds,
+        "stored": stored,
+        "store_events": store_events,
+        "hot_events": hot_events,
+    }
     if millions is not None:
         given["growth"] = tuple(int(millions * 1e6 * part) for part in (0, 0.05, 0.25, 0.5, 1))
     sizes = msgspec.structs.replace(sizes, **{k: v for k, v in given.items() if v is not None})
