@@ -170,6 +170,8 @@ GOALS = (
     Goal("a class, 30 days, p95", "ms", _last("class 30 days, p95: ms"), most=150,
          enough=_grown),
     Goal("export", "events/s", _last("export: events/s"), least=400_000, enough=_grown),
+    Goal("ingest beside 20 readers against alone", "%",
+         _percent("ingest beside 20 readers: share"), least=90),
     Goal("erase one user", "ms", _last("erase one user: ms"), most=100, enough=_grown),
     Goal("memory, idle", "MiB", measure("memory idle: MiB"), most=80),
     Goal("memory, idle connections", "MiB", measure("memory with idle connections: MiB"), most=400,

@@ -20,6 +20,7 @@ from mlc_broker.cli.bench_load import LoadError, Running, generate
 from mlc_broker.cli.bench_pages import ORGANIZATION
 from mlc_broker.model.event import rfc3339
 from tests.benchmarks.contestants import ROOT, Broker, python
+from tests.benchmarks.readers import beside_readers
 from tests.benchmarks.results import Budget, Results, Sizes
 
 ROOMS_SECONDS_MAX = 300
@@ -158,6 +159,8 @@ class Measures:
             self._note("restart: hot events", broker.stored)
             for name, value in ask(broker).items():
                 self._note(f"{name}, hot", value)
+            for name, value in beside_readers(broker, self._sizes.seconds).items():
+                self._note(name, value)
         finally:
             broker.stop()
 
