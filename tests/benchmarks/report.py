@@ -23,6 +23,8 @@ alternative validates (pydantic v2, the envelope and the type's properties), ref
 unique key, and acknowledges after its commit. What an acknowledged event survives stands in the
 table: a faster one that promises less is no alternative. nginx keeps nothing: it is the floor of
 HTTP transport.
+
+What was tried, where the time goes and what stands in the way: [performance](../performance.md).
 """
 
 
@@ -44,13 +46,27 @@ def goal_table(results: Results) -> list[str]:
     return lines
 
 
+def _number(value: float) -> str:
+    """Return a figure with four digits, and none behind the point where it is large."""
+    return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.4g}"
+
+
+def _rounds(results: Results) -> str:
+    """How many rounds there were: the time may have been over before all that were asked for."""
+    taken = {
+        len(series.rates) for each in results.contests.values() for series in each.series.values()
+    }
+    fewest, most = min(taken, default=0), max(taken, default=0)
+    return f"{most} rounds" if fewest == most else f"{fewest} to {most} rounds"
+
+
 def _page(results: Results, drawn: list[str]) -> list[str]:
     lines = [HEAD, "## Taken on", ""]
     lines += [f"- {name}: {value}" for name, value in results.machine.items()]
     sizes = results.sizes
     lines += [
         (
-            f"- {sizes.stored:,} events stored before the comparison, {sizes.rounds} rounds of "
+            f"- {sizes.stored:,} events stored before the comparison, {_rounds(results)} of "
             f"{sizes.seconds:g} s, {sizes.store_events:,} events for the store alone, "
             f"{sizes.hot_events:,} hot events at the restart"
         ),
@@ -71,7 +87,7 @@ def _page(results: Results, drawn: list[str]) -> list[str]:
         lines.append("")
     if results.measures:
         lines += ["## Single figures", "", "| figure | value |", "|---|---|"]
-        lines += [f"| {name} | {value:,.4g} |" for name, value in results.measures.items()]
+        lines += [f"| {name} | {_number(value)} |" for name, value in results.measures.items()]
         lines.append("")
     lines += _growth(results)
     lines += [f"![{name}]({name})" for name in drawn]
@@ -119,6 +135,6 @@ def _growth(results: Results) -> list[str]:
     heads = [f"{point['events']:,.0f}" for point in results.growth]
     lines = ["## Growth", "", f"| | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
     for name in names:
-        values = [f"{point[name]:,.4g}" if name in point else "" for point in results.growth]
+        values = [f"{_number(point[name])}" if name in point else "" for point in results.growth]
         lines.append(f"| {name} | {' | '.join(values)} |")
     return [*lines, ""]
