@@ -96,7 +96,6 @@ class LineWriter:
 
     def line(self, event: Event, timestamp_ms: int, meta: Raw) -> Line:
         """Return the event, ready to be encoded."""
-        device, context = event.device_json, event.context_json
         minute, ms = divmod(timestamp_ms, 60_000)
         return Line(
             event.event_id,
@@ -106,8 +105,8 @@ class LineWriter:
             event.user_id,
             event.session_id,
             event.organization_id,
-            EMPTY if device == EMPTY else device,
-            EMPTY if context == EMPTY else context,
+            event.device_json,
+            event.context_json,
             event.properties_json,
             event.privacy_level,
             event.facts.retention_days or event.retention_days,

@@ -21,8 +21,8 @@ from tests.benchmarks.house import EVENTS, Texts, indoors, publish
 
 PACKAGE = f"{Path(__file__).resolve().parents[2] / 'mlc_broker'}/"
 MESSAGES = 20
-CALLS_AN_EVENT_MAX = 16.5  # 15.7 when it was set, in commits of a hundred events of one student
-CALLS_A_SMALL_MESSAGE_MAX = 240.0  # 229
+CALLS_AN_EVENT_MAX = 17.5  # 14.6 to 15.7 when it was set, in commits of a hundred of one student
+CALLS_A_SMALL_MESSAGE_MAX = 265.0  # 229 to 245: what runs in the background counts too
 PACK_BYTES_AN_EVENT_MAX = 86.0  # 82 in commits of a hundred; larger ones are smaller
 
 
