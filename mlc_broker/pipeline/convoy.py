@@ -23,9 +23,6 @@ class Convoy:
         self._members: list[Batch] = []
         self._places: list[range] = []  # in the common batch, of each member's pending events
 
-    def __len__(self) -> int:
-        return len(self._members)
-
     def board(self, batch: Batch) -> None:
         """Take a batch along."""
         self._members.append(batch)
