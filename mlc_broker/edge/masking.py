@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from websockets.utils import apply_mask  # the C code, or big integers where no wheel fits
 from wsproto import frame_protocol
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # no wheel fits this machine: big integers, a hundred times slower
+    from websockets.utils import apply_mask
 
 PATCH_POINT = "XorMaskerSimple"
 

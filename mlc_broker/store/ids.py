@@ -1,6 +1,6 @@
 """Exact deduplication: the 16-byte hashes of the ids that were stored, in memory.
 
-Hashes lie in open-addressing tables, one a generation. A generation is closed when it is full or
+Hashes lie in tables of buckets, one a generation. A generation is closed when it is full or
 old, and forgotten as a whole when its ids are beyond the window. The full 16 bytes are compared,
 so a hit is exact.
 """
@@ -18,11 +18,12 @@ from mlc_broker.model.event import Event
 Hashes = NDArray[np.uint64]  # two words an id
 _LOAD_MAX = 0.5
 _ONE = np.uint64(1)
-_SLOTS_MIN = 1 << 14
+_SLOTS_MIN = 1 << 16
 _SLOTS_MAX = 1 << 25
 _GROWTH = 2
 _ORGANIZATIONS_MAX = 10_000  # whose keys are remembered
-_MANY = 4096  # above this many, an empty table is filled in one go
+_LANES = 8  # of a bucket: one line of a processor's cache
+_SPILLED_BYTES = 120  # that one costs in a set
 _FEW = 6  # below this many ids, plain Python is faster than NumPy
 
 
@@ -60,81 +61,85 @@ class Hasher:
 
 
 class IdTable:
-    """One generation: a set of hashes of fixed capacity."""
+    """One generation: a set of hashes of fixed capacity.
+
+    A hash has its place in one bucket of eight: so a look-up is one gather and one comparison for all
+    that are asked, however full the table is. The few that find their bucket full are spilled.
+    """
 
     def __init__(self, slots: int) -> None:
-        if slots & (slots - 1):
+        if slots & (slots - 1) or slots < _LANES:
             raise ValueError("slots must be a power of two")
-        self._table = np.zeros((slots, 2), np.uint64)
-        self._mask = np.uint64(slots - 1)
+        buckets = slots // _LANES
+        self._low = np.zeros((buckets, _LANES), np.uint64)  # 0: free
+        self._high = np.zeros((buckets, _LANES), np.uint64)
+        self._taken = np.zeros(buckets, np.uint8)  # lanes of each bucket
+        self._spilled: set[bytes] = set()
+        self._mask = np.uint64(buckets - 1)
+        self._slots = slots
         self.count = 0
         self.newest_ms = 0
 
     @property
     def room(self) -> int:
         """How many ids still fit."""
-        return int(len(self._table) * _LOAD_MAX) - self.count
+        return int(self._slots * _LOAD_MAX) - self.count
+
+    @property
+    def slots(self) -> int:
+        """How many places it has."""
+        return self._slots
 
     @property
     def size_bytes(self) -> int:
         """Memory that the table takes when full, in bytes."""
-        return self._table.nbytes
+        spilled = len(self._spilled) * _SPILLED_BYTES
+        return self._low.nbytes + self._high.nbytes + self._taken.nbytes + spilled
 
     def known(self, hashes: Hashes) -> NDArray[np.bool_]:
         """Return for each hash whether it is in the table."""
         found = np.zeros(len(hashes), np.bool_)
-        slot = hashes[:, 0] & self._mask
-        left = np.flatnonzero(self._table[slot, 0])  # at a free slot, the search is over
-        slot = slot[left]
-        while left.size:
-            rows, mine = self._table[slot], hashes[left]
-            same = rows[:, 0] == mine[:, 0]
-            if same.any():
-                hit = same & (rows[:, 1] == mine[:, 1])
-                found[left[hit]] = True
-                left, slot = left[~hit], slot[~hit]
-            slot = (slot + _ONE) & self._mask
-            on = np.flatnonzero(self._table[slot, 0])
-            left, slot = left[on], slot[on]
+        bucket = hashes[:, 0] & self._mask
+        low = self._low.take(bucket.view(np.int64), axis=0)
+        like, lane = np.nonzero(low == hashes[:, :1])
+        if like.size:
+            same = self._high[bucket[like], lane] == hashes[like, 1]
+            found[like[same]] = True
+        if self._spilled:
+            for at in np.flatnonzero((low[:, -1] != 0) & ~found).tolist():
+                found[at] = hashes[at].tobytes() in self._spilled
         return found
 
-    def knows(self, low: int, high: int) -> bool:
-        """Return whether one hash is in the table."""
-        table, mask = self._table, int(self._mask)
-        slot = low & mask
-        while True:
-            here = int(table[slot, 0])
-            if here == 0:
-                return False
-            if here == low and int(table[slot, 1]) == high:
+    def knows(self, h: bytes) -> bool:
+        """Return whether one hash is in the table; for few of them."""
+        low = int.from_bytes(h[:8], "little") or 1
+        bucket = low & int(self._mask)
+        lanes = self._low[bucket].tolist()
+        if low in lanes:
+            high = int.from_bytes(h[8:], "little")
+            both = zip(lanes, self._high[bucket].tolist(), strict=True)
+            if (low, high) in both:
                 return True
-            slot = (slot + 1) & mask
+        return bool(lanes[-1]) and low.to_bytes(8, "little") + h[8:] in self._spilled
 
     def add(self, hashes: Hashes) -> None:
-        """Put in hashes; one that is in already is left as it is."""
-        table, left = self._table, hashes
-        if not self.count and len(left) > _MANY:
-            left = self._fill(left)
-        slot = left[:, 0] & self._mask
-        while len(left):
-            free = table[slot, 0] == 0
-            # Several may want one free slot: whoever is found in it afterwards has got it.
-            table[slot[free]] = left[free]
-            there = table[slot]
-            on = (there[:, 0] != left[:, 0]) | (there[:, 1] != left[:, 1])
-            left, slot = left[on], (slot[on] + _ONE) & self._mask
-        self.count += len(hashes)
-
-    def _fill(self, hashes: Hashes) -> Hashes:
-        # In the order of their slots, each goes where it belongs or behind the one before: so the
-        # empty table is written once, from front to end. Return those behind its end.
-        slot = (hashes[:, 0] & self._mask).astype(np.int64)
-        order = np.argsort(slot)
-        at = np.arange(len(order))
-        place = np.maximum.accumulate(slot[order] - at) + at
-        fitting = int(np.searchsorted(place, len(self._table)))
-        self._table[place[:fitting]] = hashes[order[:fitting]]
-        return hashes[order[fitting:]]
+        """Put in hashes; one that is in already takes a place more."""
+        bucket = hashes[:, 0] & self._mask
+        order = np.argsort(bucket)
+        hashes, bucket = hashes[order], bucket[order]
+        # Those of one bucket stand together now: each takes the lane behind the one before it.
+        at = np.arange(len(bucket))
+        begins = np.ones(len(bucket), np.bool_)
+        begins[1:] = bucket[1:] != bucket[:-1]
+        lane = self._taken[bucket] + (at - np.maximum.accumulate(np.where(begins, at, 0)))
+        fits = lane < _LANES
+        self._taken[bucket] = np.minimum(lane + 1, _LANES)  # of one bucket, the last one holds
+        if not fits.all():
+            self._spilled.update(h.tobytes() for h in hashes[~fits])
+            hashes, bucket, lane = hashes[fits], bucket[fits], lane[fits]
+        self._low[bucket, lane] = hashes[:, 0]
+        self._high[bucket, lane] = hashes[:, 1]
+        self.count += len(order)
 
 
 class Ids:
@@ -197,9 +202,7 @@ class Ids:
         return sum(table.count for table in old)
 
     def _knows(self, h: bytes) -> bool:
-        low = int.from_bytes(h[:8], "little") or 1
-        high = int.from_bytes(h[8:], "little")
-        return any(table.knows(low, high) for table in self._tables)
+        return any(table.knows(h) for table in self._tables)
 
     def _open_table(self, now_ms: int, wanted: int) -> IdTable:
         last = self._tables[-1] if self._tables else None
@@ -209,7 +212,7 @@ class Ids:
         slots = _SLOTS_MIN
         if last is not None:
             # A day's shape repeats: as large as the last one was full, or larger when it overflowed.
-            slots = len_power(last.count) if last.room > 0 else last.size_bytes // 16 * _GROWTH
+            slots = len_power(last.count) if last.room > 0 else last.slots * _GROWTH
         slots = min(max(slots, len_power(wanted), _SLOTS_MIN), _SLOTS_MAX)
         self._tables.append(IdTable(slots))
         self._begun_ms = now_ms
