@@ -130,16 +130,16 @@ def pack_of(
 
     Compresses, so it belongs into a thread. `recv`: latest receipt in epoch ms; `level`: of zstd.
     """
-    compress = zstandard.ZstdCompressor(level=level).compress
-    bodies, ends, count, size = [], [], 0, 0
-    for events, lines in frames:
-        body = compress(lines)
-        bodies.append(body)
-        count += events
-        size += len(body)
-        ends += [count, size]
+    plain = list(frames)
+    count = sum(events for events, _ in plain)
     if not count == len(rows) == len(ids) // ID_BYTES:
         raise ValueError(f"{len(rows)} rows, {len(ids) // ID_BYTES} ids and {count} lines")
+    # All in one call: each gives up the interpreter's lock, and waits for it again behind the loop.
+    compressor = zstandard.ZstdCompressor(level=level)
+    made = compressor.multi_compress_to_buffer([*(body for _, body in plain), by_column(rows)])
+    *bodies, columns = [made[at].tobytes() for at in range(len(made))]
+    sizes = [(events, len(body)) for (events, _), body in zip(plain, bodies, strict=True)]
+    ends = np.cumsum(sizes, axis=0)
     times = rows["ts"]
     parts = (
         count,
@@ -147,16 +147,14 @@ def pack_of(
         int(times.max()),
         recv,
         ids,
-        compress(by_column(rows)),
+        columns,
         b"".join(bodies),
-        np.array(ends, "<u4").tobytes(),
+        ends.astype("<u4").tobytes(),
     )
     return Pack(*parts, _checksum(*parts))
 
 
 def _checksum(n: int, t0: int, t1: int, recv: int, *blobs: bytes) -> bytes:
     lengths = [len(blob) for blob in blobs]
-    digest = hashlib.blake2b(pack_struct("<4q4Q", n, t0, t1, recv, *lengths), digest_size=16)
-    for blob in blobs:
-        digest.update(blob)
-    return digest.digest()
+    head = pack_struct("<4q4Q", n, t0, t1, recv, *lengths)
+    return hashlib.blake2b(b"".join((head, *blobs)), digest_size=16).digest()
