@@ -163,6 +163,13 @@ class Storage(Section, frozen=True, kw_only=True):
     open_files_max: Annotated[
         int, Meta(ge=8, le=4096, description="sealed files kept open for reading")
     ] = 64
+    counting_process_events_per_second: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="from here on metrics are counted in a second process; 0 is never",
+        ),
+    ] = 4000
 
 
 class Auth(Section, frozen=True, kw_only=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
@@ -76,6 +78,7 @@ class Counting:
             hidden=lambda: store.files.hidden,
             held=lambda: store.files.held,
             trusts_clock=store.trusts_clock,
+            clerk_events_per_second=clerk_rate(config),
         )
         key = wiring.secret_of(config, config.privacy.pseudonym_key_file)
         self.book = MetricBook(
@@ -191,6 +194,12 @@ def declared(config: Config) -> Metrics:
         except ValueError as error:
             raise ConfigError(f"{source}: {error}") from error
     return metrics
+
+
+def clerk_rate(config: Config) -> float:
+    """Return from how many events a second on they are counted in a process of its own."""
+    asked = config.storage.counting_process_events_per_second
+    return asked if asked and len(os.sched_getaffinity(0)) > 1 else math.inf
 
 
 def zone_of(roster: Roster, organization_id: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from math import inf
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -27,7 +28,12 @@ STAGES = ("learn", "play", "quiz", "challenge", "review")
 
 @asynccontextmanager
 async def counted(
-    path: Path, clock: SetClock | None = None, metrics: Any = STANDARD, **limits: Any
+    path: Path,
+    clock: SetClock | None = None,
+    metrics: Any = STANDARD,
+    *,
+    clerk_events_per_second: float = inf,
+    **limits: Any,
 ) -> AsyncIterator[tuple[Store, Rollups]]:
     """Give an open store whose commits are counted."""
     clock = clock or SetClock()
@@ -43,6 +49,7 @@ async def counted(
         clock=clock,
         hidden=lambda: store.files.hidden,
         in_thread=inline,
+        clerk_events_per_second=clerk_events_per_second,
     )
     await rollups.open()
     kinds = Catalog.standard().types.items()

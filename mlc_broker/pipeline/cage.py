@@ -27,8 +27,6 @@ from mlc_broker.model.person import Organization, User
 from mlc_broker.pipeline import derive
 from mlc_broker.pipeline.contract import Contract, describe
 from mlc_broker.pipeline.frames import (
-    FRAME_BYTES_MAX,
-    LENGTH,
     Ask,
     Begin,
     Bye,
@@ -37,51 +35,20 @@ from mlc_broker.pipeline.frames import (
     Parcel,
     Ready,
     ToChild,
-    ToParent,
     Verdicts,
     Work,
-    frame,
+    encode,
     to_child,
     words_of,
 )
 from mlc_broker.pipeline.plugin_files import load_file, processors_in
 from mlc_broker.pipeline.processor import Processor, Tools
+from mlc_broker.runtime.child import Pipe
 from mlc_broker.runtime.clock import SystemClock
 
 _ALARM_FACTOR = 3.0
 _OUT_OF_MEMORY = 71
 OPEN_SECONDS_MAX = 10.0
-
-
-class Pipe:
-    """Frames, one at a time: the child has nothing else to wait for."""
-
-    def __init__(self, source: int, target: int) -> None:
-        self._source, self._target = source, target
-
-    def take(self) -> ToChild | None:
-        """Return the next frame, or None when the daemon has gone."""
-        head = self._bytes(LENGTH.size)
-        if head is None:
-            return None
-        (length,) = LENGTH.unpack(head)
-        body = self._bytes(length) if length <= FRAME_BYTES_MAX else None
-        return None if body is None else to_child.decode(body)
-
-    def give(self, value: ToParent) -> None:
-        """Send one frame."""
-        left = memoryview(frame(value))
-        while left:
-            left = left[os.write(self._target, left) :]
-
-    def _bytes(self, count: int) -> bytes | None:
-        taken = bytearray()
-        while len(taken) < count:
-            part = os.read(self._source, min(count - len(taken), 65_536))
-            if not part:
-                return None
-            taken += part
-        return bytes(taken)
 
 
 class FarRoster:
@@ -115,8 +82,8 @@ class FarRoster:
         return self._ask(Ask("erased", organization_id, user_id, at=at)).yes
 
     def _ask(self, question: Ask) -> Found:
-        self._pipe.give(question)
-        found = self._pipe.take()
+        self._pipe.give(encode(question))
+        found = _next(self._pipe)
         if not isinstance(found, Found):
             os._exit(0)  # the daemon has gone
         return found
@@ -124,11 +91,16 @@ class FarRoster:
 
 def main() -> None:
     """Run one plugin until the daemon says goodbye or goes."""
-    pipe = Pipe(os.dup(0), os.dup(1))
-    os.dup2(2, 1)  # what a plugin prints must not get among the frames
-    begin = pipe.take()
+    pipe = Pipe()  # what a plugin prints must not get among the frames
+    begin = _next(pipe)
     if isinstance(begin, Begin):
         trio.run(_serve, pipe, begin)
+
+
+def _next(pipe: Pipe) -> ToChild | None:
+    """Return the daemon's next word; None when it has gone."""
+    body = pipe.take()
+    return None if body is None else to_child.decode(body)
 
 
 async def _serve(pipe: Pipe, begin: Begin) -> None:
@@ -137,13 +109,13 @@ async def _serve(pipe: Pipe, begin: Begin) -> None:
         with trio.fail_after(OPEN_SECONDS_MAX):
             await processor.open()
     except BaseException as error:  # noqa: BLE001 (guard: a processor's step; the end follows)
-        pipe.give(Failed(describe(error)))
+        pipe.give(encode(Failed(describe(error))))
         return
-    pipe.give(Ready())
+    pipe.give(encode(Ready()))
     contract = Contract(begin.kind, outsider=True, catalog=catalog)
-    while isinstance(work := pipe.take(), Work):
+    while isinstance(work := _next(pipe), Work):
         signal.setitimer(signal.ITIMER_REAL, begin.seconds_max * _ALARM_FACTOR + 1.0)
-        pipe.give(await _verdicts(processor, contract, work))
+        pipe.give(encode(await _verdicts(processor, contract, work)))
         signal.setitimer(signal.ITIMER_REAL, 0)
     if isinstance(work, Bye):
         signal.setitimer(signal.ITIMER_REAL, begin.seconds_max)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, TypeAlias
@@ -13,9 +12,6 @@ from msgspec import Raw, Struct
 from mlc_broker.model.event import Event, Facts, Privacy
 from mlc_broker.model.person import Organization, User
 from mlc_broker.model.verdict import Drop, Reject, Verdict
-
-FRAME_BYTES_MAX = 64 * 1024**2
-LENGTH = struct.Struct(">I")
 
 
 class Parcel(Struct, frozen=True, array_like=True, gc=False):
@@ -165,13 +161,9 @@ to_parent = msgspec.msgpack.Decoder(ToParent)
 _encoder = msgspec.msgpack.Encoder()
 
 
-def frame(value: ToChild | ToParent) -> bytes:
-    """Return a frame: four bytes of length, then msgpack. ValueError over FRAME_BYTES_MAX."""
-    body = _encoder.encode(value)
-    if len(body) > FRAME_BYTES_MAX:
-        msg = f"{len(body)} bytes for the pipe; {FRAME_BYTES_MAX} is the most"
-        raise ValueError(msg)
-    return LENGTH.pack(len(body)) + body
+def encode(value: ToChild | ToParent) -> bytes:
+    """Return a frame's body."""
+    return _encoder.encode(value)
 
 
 def words_of(events: Sequence[Event], verdicts: Sequence[Verdict]) -> list[Word]:

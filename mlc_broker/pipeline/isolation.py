@@ -7,9 +7,6 @@ memory and time, and a wall around crashes; it is no other user, and may read wh
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,10 +22,10 @@ from mlc_broker.pipeline.derive import turn
 from mlc_broker.pipeline.frames import Ask, Begin, Failed, Found, Ready, ToChild, ToParent, Verdicts
 from mlc_broker.pipeline.ports import Roster
 from mlc_broker.pipeline.processor import Processor, Tools
+from mlc_broker.runtime.child import Child, ChildEnded
 
 START_SECONDS_MAX = 8.0
-_END_SECONDS_MAX = 1.0
-_HANDED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV")
+_OUT_OF_MEMORY = 71
 
 
 class Caged(Processor):
@@ -40,13 +37,13 @@ class Caged(Processor):
         super().__init__(begin, tools)
         self._begin = begin
         self.seconds_max = begin.seconds_max  # of one batch; a start is not part of it
-        self._child: trio.Process | None = None
+        self._child: Child | None = None
         self.child_seconds = 0.0  # of work, measured in there
 
     async def open(self) -> None:
         """Start the process; PluginLoadError when the plugin does not load in there."""
         await self._kill()
-        self._child = await _start()
+        self._child = await Child.start("mlc_broker.pipeline.cage")
         done = False
         try:
             with trio.fail_after(START_SECONDS_MAX):
@@ -77,7 +74,7 @@ class Caged(Processor):
 
     async def process_many(self, events: Sequence[Event]) -> Sequence[Verdict]:
         """Return the verdicts of the plugin; whoever waits no longer kills it."""
-        if self._child is None or self._child.poll() is not None:
+        if self._child is None or not self._child.lives:
             await self.open()
         done = False
         try:
@@ -106,57 +103,33 @@ class Caged(Processor):
             await self._give(found(self.tools.roster, answer))
 
     async def _give(self, value: ToChild) -> None:
-        assert self._child is not None and self._child.stdin is not None  # noqa: PT018
+        assert self._child is not None
         try:
-            await self._child.stdin.send_all(frames.frame(value))
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise ProcessorFailed(await self._how_it_ended()) from error
+            await self._child.give(frames.encode(value))
+        except ChildEnded as ended:
+            raise self._failed(ended) from ended
 
     async def _take(self) -> ToParent:
-        (length,) = frames.LENGTH.unpack(await self._bytes(frames.LENGTH.size))
-        if length > frames.FRAME_BYTES_MAX:
-            raise ProcessorFailed(
-                f"it answered {length} bytes; {frames.FRAME_BYTES_MAX} is the most"
-            )
-        body = await self._bytes(length)
+        assert self._child is not None
         try:
-            word: ToParent = frames.to_parent.decode(body)
+            word: ToParent = frames.to_parent.decode(await self._child.take())
+        except ChildEnded as ended:
+            raise self._failed(ended) from ended
         except msgspec.MsgspecError as error:
             raise ProcessorFailed(f"it said nonsense: {error}") from error
         return word
 
-    async def _bytes(self, count: int) -> bytes:
-        assert self._child is not None and self._child.stdout is not None  # noqa: PT018
-        taken = bytearray()
-        while len(taken) < count:
-            try:
-                part = await self._child.stdout.receive_some(count - len(taken))
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                part = b""
-            if not part:
-                raise ProcessorFailed(await self._how_it_ended())
-            taken += part
-        return bytes(taken)
-
-    async def _how_it_ended(self) -> str:
-        child = self._child
-        if child is None:
-            return "its process was ended"
-        with trio.move_on_after(_END_SECONDS_MAX):
-            await child.wait()
-        return _in_words(child.returncode, self._begin.memory_bytes_max)
+    def _failed(self, ended: ChildEnded) -> ProcessorFailed:
+        if ended.status == _OUT_OF_MEMORY:
+            mebibytes = self._begin.memory_bytes_max // 1024**2
+            told = f"out of memory: its process may take {mebibytes} MiB (memory_bytes_max)"
+            return ProcessorFailed(told)
+        return ProcessorFailed(str(ended))
 
     async def _kill(self) -> None:
         child, self._child = self._child, None
-        if child is None:
-            return
-        with trio.CancelScope(shield=True):
-            if child.returncode is None:
-                child.kill()
-            await child.wait()
-            for stream in (child.stdin, child.stdout):
-                if stream is not None:
-                    await trio.aclose_forcefully(stream)
+        if child is not None:
+            await child.kill()
 
 
 def caged(
@@ -202,31 +175,3 @@ def found(roster: Roster, asked: Ask) -> Found:
         case "erased" if asked.at is not None:
             return Found(yes=roster.erased(organization_id, user_id, asked.at))
     raise ProcessorFailed(f"it asked the roster for {asked.what!r}, which it has not")
-
-
-async def _start() -> trio.Process:
-    environment = {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
-    # Its own way to our package, wherever we were started; nothing of the daemon's environment.
-    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-    environment["PYTHONDONTWRITEBYTECODE"] = "1"
-    return await trio.lowlevel.open_process(
-        [sys.executable, "-P", "-m", "mlc_broker.pipeline.cage"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=environment,
-        cwd="/",
-        start_new_session=True,  # a Ctrl-C at the terminal is for the daemon
-    )
-
-
-def _in_words(status: int | None, memory_bytes_max: int) -> str:
-    match status:
-        case None:
-            return "its process closed the pipe"
-        case 71:
-            mebibytes = memory_bytes_max // 1024**2
-            return f"out of memory: its process may take {mebibytes} MiB (memory_bytes_max)"
-        case _ if status < 0:
-            return f"its process was ended by signal {-status}"
-        case _:
-            return f"its process ended with status {status}"

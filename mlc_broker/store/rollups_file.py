@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from mlc_broker.model.errors import ShardUnavailable
 from mlc_broker.runtime.crashpoint import crash_point
 from mlc_broker.store.holds import Held
 from mlc_broker.store.rollups_fold import Delta, Folder
@@ -61,10 +62,18 @@ class RollupsFile:
         query = "SELECT coalesce(text, ''), name FROM zone LEFT JOIN word ON id = org"
         return dict(self._db.execute(query).fetchall())
 
-    def add(self, folder: Folder, delta: Delta, watermark: int) -> None:
-        """Add cells and move the watermark, in one transaction."""
+    def add(
+        self, folder: Folder, delta: Delta, watermark: int, *, since: int | None = None
+    ) -> None:
+        """Add cells and move the watermark, in one transaction.
+
+        With `since`: only if it stands there still. Else another has counted meanwhile (the clerk
+        of a daemon that was killed), and this would count twice: ShardUnavailable.
+        """
         words = folder.words
         with transaction(self._db):
+            if since is not None and self.watermark != since:
+                raise ShardUnavailable("the rollups were counted on by another process")
             for table in PERSONAL:
                 self._merge(table, _rows(getattr(delta, table)))
             self._merge("word", words.new.items())

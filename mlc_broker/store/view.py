@@ -7,11 +7,13 @@ part any more.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from mlc_broker.model.errors import ShardCorrupt
@@ -58,7 +60,7 @@ class HotView(Struct, frozen=True, gc=False):
 
     def load(self, connection: Any, ref: PackRef) -> Pack:
         """Read a pack and check it; raises ShardCorrupt."""
-        return _load(connection, f"SELECT {_COLUMNS} FROM pack WHERE seq = ?", ref, self.path)
+        return load_hot(connection, self.path, ref.key)
 
 
 class HomeView(Struct, frozen=True, gc=False):
@@ -95,7 +97,7 @@ class HomeView(Struct, frozen=True, gc=False):
 
     def load(self, connection: Any, ref: PackRef) -> Pack:
         """Read a pack and check it; raises ShardCorrupt."""
-        return _load(connection, f"SELECT {_COLUMNS} FROM pack WHERE id = ?", ref, self.path)
+        return _load(connection, f"SELECT {_COLUMNS} FROM pack WHERE id = ?", ref.key, self.path)
 
 
 FileView = HotView | HomeView
@@ -119,13 +121,28 @@ def _mentioning(connection: Any, codes: list[int]) -> set[int]:
     return {key for code in codes for (key,) in connection.execute(query, (code,))}
 
 
-def _load(connection: Any, query: str, ref: PackRef, path: Path) -> Pack:
+def pieces_of(views: Iterable[HotView], events: int) -> list[HotView]:
+    """Return the packs of these views in pieces of about so many events."""
+    found = []
+    for view in views:
+        turns = np.flatnonzero(np.diff(np.cumsum(view.entries["n"]) // events)) + 1
+        for entries in np.split(view.entries, turns):
+            found.append(replace(view, entries=entries))  # noqa: PERF401
+    return found
+
+
+def load_hot(connection: Any, path: Path, key: int) -> Pack:
+    """Read the pack of a hot file whose first event has this sequence; raises ShardCorrupt."""
+    return _load(connection, f"SELECT {_COLUMNS} FROM pack WHERE seq = ?", key, path)
+
+
+def _load(connection: Any, query: str, key: int, path: Path) -> Pack:
     try:
-        row = connection.execute(query, (ref.key,)).fetchone()
+        row = connection.execute(query, (key,)).fetchone()
     except READ_ERRORS as error:
         raise storage_error(error, path) from error
     if row is None:
-        raise ShardCorrupt(f"{path.name}: pack {ref.key} is gone")
+        raise ShardCorrupt(f"{path.name}: pack {key} is gone")
     pack = Pack.from_row(row)
     pack.verify()
     return pack

@@ -11,25 +11,19 @@ from mlc_broker.model.person import User
 from mlc_broker.model.principal import Role
 from mlc_broker.model.verdict import Drop, Reject, Verdict
 from mlc_broker.pipeline import frames
-from mlc_broker.pipeline.frames import LENGTH, Ask, Found, Parcel, Verdicts, Work, frame
+from mlc_broker.pipeline.frames import Ask, Found, Parcel, Verdicts, Work, encode
 from mlc_broker.pipeline.isolation import found
 from mlc_broker.testing import LESSON_BEGINS, DictRoster, make_event, odd_events
 
 
-def body(framed: bytes) -> bytes:
-    (length,) = LENGTH.unpack(framed[: LENGTH.size])
-    assert length == len(framed) - LENGTH.size
-    return framed[LENGTH.size :]
-
-
 def test_events_and_verdicts_cross_the_pipe_unchanged() -> None:
     events = odd_events()
-    work = frames.to_child.decode(body(frame(Work([Parcel.of(event) for event in events]))))
+    work = frames.to_child.decode(encode(Work([Parcel.of(event) for event in events])))
     assert [parcel.event() for parcel in work.events] == events
     verdicts: list[Verdict] = list(events)
     verdicts[:3] = [Drop("a"), Reject("b", "c"), make_event("page_view")]
     told = Verdicts(frames.words_of(events, verdicts), [], 0.1)
-    answer = frames.to_parent.decode(body(frame(told)))
+    answer = frames.to_parent.decode(encode(told))
     back = frames.verdicts_of(events, answer.words)
     assert back == verdicts
     assert back[3] is events[3]

@@ -145,8 +145,8 @@ async def test_a_wrong_cell_is_found_and_mended_by_a_rebuild(tmp_path: Path) -> 
     async with counted(tmp_path) as (store, rollups):
         await store.append(batch(*(event(n) for n in range(10))))
         await rollups.settle()
-        rollups._file._db.execute("UPDATE activity SET n = n + 1")
-        rollups._file._db.execute("DELETE FROM play")
+        rollups._counter.file._db.execute("UPDATE activity SET n = n + 1")
+        rollups._counter.file._db.execute("DELETE FROM play")
         assert len(await drift(store, rollups)) >= 2
 
         def views() -> object:
