@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -180,12 +181,30 @@ def ask(broker: Broker) -> dict[str, float]:
     }
 
 
-def erase(broker: Broker, seconds_max: float = 60.0) -> float:
+def rest(broker: Broker, seconds_max: float = 300.0) -> float:
+    """Wait until no closed hot file is left to be sealed; return the seconds."""
+    began = time.perf_counter()
+    meta = (broker.data / "meta.db").absolute()
+    while time.perf_counter() - began < seconds_max:
+        connection = sqlite3.connect(f"{meta.as_uri()}?mode=ro", uri=True)
+        try:
+            (left,) = connection.execute(
+                "SELECT count(*) FROM hot WHERE state = 'closed'"
+            ).fetchone()
+        finally:
+            connection.close()
+        if not left:
+            break
+        time.sleep(0.5)
+    return time.perf_counter() - began
+
+
+def erase(broker: Broker, student: int, seconds_max: float = 120.0) -> float:
     """Erase a student at once; return the seconds until the job is done."""
     daemon = broker.daemon
     admin = daemon.token("usr_admin", ORGANIZATION, "subscriber_admin")
     began = time.perf_counter()
-    answer = daemon.delete("/v1/users/usr_00077?immediately=true", admin)
+    answer = daemon.delete(f"/v1/users/usr_{student:05}?immediately=true", admin)
     assert answer.status == 202, answer
     job = answer.json()["id"]
     while time.perf_counter() - began < seconds_max:
