@@ -141,19 +141,17 @@ class RowWriter:
         self._ask_category = categories
         self._types: dict[str, tuple[int, int]] = {}
         self._contexts: dict[bytes, tuple[int, int, int, int]] = {}
+        self._last: tuple[Raw, tuple[int, int, int, int]] = (EMPTY, (0, 0, 0, 0))
 
     def row(self, event: Event, timestamp_ms: int, by_facts: FactCodes) -> bytes:
         """Return the event's packed columns, as one item of ROW."""
         # On the way to every acknowledgement: calls are spared here, not lines.
         code = self._code
         raw, properties = event.context_json, event.properties_json
-        if raw is EMPTY:
-            context_class = teacher = assignment = sequence = 0
-        else:
+        if raw is not self._last[0]:  # those of one submission share theirs
             context = bytes(raw)
-            context_class, teacher, assignment, sequence = self._contexts.get(
-                context
-            ) or self._context(context)
+            self._last = (raw, self._contexts.get(context) or self._context(context))
+        context_class, teacher, assignment, sequence = self._last[1]
         if properties is EMPTY:
             game = None
         else:
