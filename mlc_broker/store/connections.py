@@ -84,7 +84,7 @@ class Connections:
             old.close()
 
 
-class _Never:
+class Never:
     """No end."""
 
     passed = False
@@ -122,7 +122,7 @@ class PooledWords:
             words = self._view.dictionary.words
             return {code: words[code] for code in asked if code < len(words)}
         found: dict[int, str] = {0: ""}
-        with self._connections.borrow(self._view.path, _Never()) as connection:
+        with self._connections.borrow(self._view.path, Never()) as connection:
             for code in asked:
                 query = "SELECT word FROM word WHERE code = ?"
                 row = connection.execute(query, (code,)).fetchone()
@@ -133,7 +133,7 @@ class PooledWords:
     def _ask(self, question: Callable[[Words], list[int]]) -> list[int]:
         if isinstance(self._view, HotView):
             return question(self._view.dictionary)
-        with self._connections.borrow(self._view.path, _Never()) as connection:
+        with self._connections.borrow(self._view.path, Never()) as connection:
             return question(self._view.words(connection))
 
 

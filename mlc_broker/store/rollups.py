@@ -22,6 +22,7 @@ from mlc_broker.runtime.clock import Clock
 from mlc_broker.store.files import unlink as remove
 from mlc_broker.store.hot import Committed
 from mlc_broker.store.lines import event_of
+from mlc_broker.store.rollups_asked import CellReader, Turns
 from mlc_broker.store.rollups_file import RollupsFile
 from mlc_broker.store.rollups_fold import Folder, Hidden
 from mlc_broker.store.rollups_recount import Progress, Recount, compare, recount
@@ -85,6 +86,9 @@ class Rollups:
         self._receipts: dict[tuple[int, int, str, str], int] = {}
         self._wake = trio.Event()
         self._lock = trio.Lock()
+        self._flushed_at = -FLUSH_SECONDS
+        self._turns = Turns(self.settle)
+        self.read = CellReader(path)
         self._file: RollupsFile
         self._folder: Folder
 
@@ -130,7 +134,8 @@ class Rollups:
                     await self._fold()
                 if trio.current_time() - began >= FLUSH_SECONDS or commits >= FLUSH_COMMITS:
                     break
-            await self.settle()
+            if self._flushed_at < began:  # else somebody asked, and had it flushed
+                await self.settle()
             due = trio.current_time() - expired_at >= EXPIRE_SECONDS
             if due and self._trusts_clock():
                 expired_at = trio.current_time()
@@ -145,6 +150,12 @@ class Rollups:
             if self._behind:
                 await self._catch_up()
             await self._flush()
+
+    async def caught_up(self) -> None:
+        """Return when all that was committed before this call can be read: for questions."""
+        quiet = not (self._lock.locked() or self._queue or self._behind or self._receipts)
+        if not quiet or self._folded_upto != self.watermark:
+            await self._turns()
 
     def keep_from(self) -> int:
         """Return the lowest sequence that is not counted for good yet."""
@@ -176,6 +187,7 @@ class Rollups:
         try:
             await self.settle()
         finally:
+            self.read.close()
             await self._in_thread(self._file.close)
 
     async def check(
@@ -321,7 +333,7 @@ class Rollups:
         except BaseException:
             self._lose()
             raise
-        self.watermark = upto
+        self.watermark, self._flushed_at = upto, trio.current_time()
         self._tell()
 
     def _write(self, delta: Any, upto: int, receipts: dict[tuple[int, int, str, str], int]) -> None:
