@@ -8,7 +8,7 @@ from typing import Any
 
 import trio
 
-from mlc_broker.store.connections import Connections, Never
+from mlc_broker.store.connections import Connections
 
 READERS_MAX = 4  # connections kept open
 PAUSES = 4  # times what the flush before took: questions take at most a fifth of the writer's time
@@ -53,7 +53,7 @@ class CellReader:
 
     def __call__(self, query: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
         """Return what a query finds; thread-side."""
-        with self._connections.borrow(self._path, Never()) as connection:
+        with self._connections.borrow(self._path) as connection:
             found: list[tuple[Any, ...]] = connection.execute(query, values).fetchall()
         return found
 
