@@ -11,7 +11,7 @@ import trio
 from mlc_broker.store.connections import Connections
 
 READERS_MAX = 4  # connections kept open
-PAUSES = 4  # times what the flush before took: questions take at most a fifth of the writer's time
+PAUSES = 9  # times what the flush before took: questions take at most a tenth of the time
 PAUSE_SECONDS_MAX = 0.5
 
 
