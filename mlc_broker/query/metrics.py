@@ -40,7 +40,9 @@ InThread = Callable[..., Any]
 class Counted(Protocol):
     """The rollups, as far as a reader needs them."""
 
-    read: Callable[[str, dict[str, Any]], list[tuple[Any, ...]]]  # a query's rows; thread-side
+    @property
+    def read(self) -> Callable[[str, dict[str, Any]], list[tuple[Any, ...]]]:
+        """Return what gives the rows of a query; for threads."""
 
     async def caught_up(self) -> None:
         """Return when all that was committed before this call can be read."""
