@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -32,7 +31,6 @@ from mlc_broker.query.scopes import Asker, ferpa_class
 from mlc_broker.query.suppression import suppress
 from mlc_broker.runtime.clock import Clock
 from mlc_broker.store.audit_entry import Entry
-from mlc_broker.store.rollups_file import read
 
 ROWS_MAX = 10_000
 READS_AT_ONCE_MAX = 2
@@ -42,10 +40,12 @@ InThread = Callable[..., Any]
 class Counted(Protocol):
     """The rollups, as far as a reader needs them."""
 
-    path: Path
+    @property
+    def read(self) -> Callable[[str, dict[str, Any]], list[tuple[Any, ...]]]:
+        """Return what gives the rows of a query; for threads."""
 
-    async def settle(self) -> None:
-        """Write down all that is committed so far."""
+    async def caught_up(self) -> None:
+        """Return when all that was committed before this call can be read."""
 
 
 class Places(Hierarchy, Protocol):
@@ -122,7 +122,7 @@ class MetricBook:
     async def ask(self, principal: Principal, question: Question, *, log: bool = True) -> Told:
         """Return the rows; raises ClientError. `log`: whether a read of persons is noted."""
         asked, calendar = self._understood(principal, question)
-        await self._rollups.settle()
+        await self._rollups.caught_up()
         rows = await self._rows(asked, calendar)
         if question.previous:
             before = calendar.before(asked)
@@ -234,7 +234,7 @@ class MetricBook:
         return 0 if known is None else known.seats
 
     def _read_now(self, query: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
-        return read(self._rollups.path, query, values)
+        return self._rollups.read(query, values)
 
     async def _in_thread_soon(self, work: Callable[[], Any]) -> Any:
         async with self._room:

@@ -37,11 +37,15 @@ class Connections:
         self._closed = False
 
     @contextmanager
-    def borrow(self, path: Path, until: Until) -> Iterator[Any]:
-        """Lend a connection to this file; its statements stop when the time is over."""
+    def borrow(self, path: Path, until: Until | None = None) -> Iterator[Any]:
+        """Lend a connection to this file; its statements stop when the time is over.
+
+        Without an end nothing looks at the clock, and no statement waits for the interpreter lock.
+        """
         connection = self._take(path)
         try:
-            connection.set_progress_handler(lambda: until.passed, PROGRESS_STEPS)
+            if until is not None:
+                connection.set_progress_handler(lambda: until.passed, PROGRESS_STEPS)
             yield connection
         except sqlite3.Error:
             connection.close()  # nothing is assumed of a connection that failed
@@ -84,12 +88,6 @@ class Connections:
             old.close()
 
 
-class _Never:
-    """No end."""
-
-    passed = False
-
-
 class PooledWords:
     """The dictionary of one file, asked through borrowed connections; answers are remembered.
 
@@ -122,7 +120,7 @@ class PooledWords:
             words = self._view.dictionary.words
             return {code: words[code] for code in asked if code < len(words)}
         found: dict[int, str] = {0: ""}
-        with self._connections.borrow(self._view.path, _Never()) as connection:
+        with self._connections.borrow(self._view.path) as connection:
             for code in asked:
                 query = "SELECT word FROM word WHERE code = ?"
                 row = connection.execute(query, (code,)).fetchone()
@@ -133,7 +131,7 @@ class PooledWords:
     def _ask(self, question: Callable[[Words], list[int]]) -> list[int]:
         if isinstance(self._view, HotView):
             return question(self._view.dictionary)
-        with self._connections.borrow(self._view.path, _Never()) as connection:
+        with self._connections.borrow(self._view.path) as connection:
             return question(self._view.words(connection))
 
 

@@ -24,6 +24,9 @@ _GROWTH = 2
 _ORGANIZATIONS_MAX = 10_000  # whose keys are remembered
 _LANES = 8  # of a bucket: one line of a processor's cache
 _SPILLED_BYTES = 120  # that one costs in a set
+_PLACE_BITS = np.uint64(32)  # of a word that is sorted: the rest is the bucket
+_PLACE = np.uint64(2**32 - 1)
+_STEP = 1 << 15
 _FEW = 6  # below this many ids, plain Python is faster than NumPy
 
 
@@ -124,10 +127,18 @@ class IdTable:
 
     def add(self, hashes: Hashes) -> None:
         """Put in hashes; one that is in already takes a place more."""
-        bucket = hashes[:, 0] & self._mask
-        order = np.argsort(bucket)
-        hashes, bucket = hashes[order], bucket[order]
-        # Those of one bucket stand together now: each takes the lane behind the one before it.
+        # Bucket and place in one word: NumPy sorts words six times as fast as it tells their order.
+        words = hashes[:, 0] & self._mask
+        words <<= _PLACE_BITS
+        words |= np.arange(len(hashes), dtype=np.uint64)
+        words.sort()
+        for at in range(0, len(words), _STEP):  # small enough to stay in a processor's cache
+            some = words[at : at + _STEP]
+            self._put(hashes.take((some & _PLACE).view(np.int64), axis=0), some >> _PLACE_BITS)
+        self.count += len(hashes)
+
+    def _put(self, hashes: Hashes, bucket: NDArray[np.uint64]) -> None:
+        # Those of one bucket stand together: each takes the lane behind the one before it.
         at = np.arange(len(bucket))
         begins = np.ones(len(bucket), np.bool_)
         begins[1:] = bucket[1:] != bucket[:-1]
@@ -139,7 +150,6 @@ class IdTable:
             hashes, bucket, lane = hashes[fits], bucket[fits], lane[fits]
         self._low[bucket, lane] = hashes[:, 0]
         self._high[bucket, lane] = hashes[:, 1]
-        self.count += len(order)
 
 
 class Ids:

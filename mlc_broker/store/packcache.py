@@ -7,30 +7,34 @@ from collections.abc import Sequence
 from threading import Lock
 from typing import Any
 
+from msgspec.structs import replace
+
 from mlc_broker.store.columns import Rows
 from mlc_broker.store.pack import COLUMNS, Pack
 from mlc_broker.store.view import FileView, HotView, PackRef
 
 _FIELDS = ", ".join(COLUMNS)
-_HOT = f"SELECT {_FIELDS} FROM pack WHERE seq = ?"
-_HOME = f"SELECT {_FIELDS} FROM pack WHERE id = ?"
-_LINE_BYTES = 900  # about, of one line that is kept
+_LINE_BYTES = 120  # that one line takes besides itself, when it is kept
 
 
 class OpenPack:
     """A pack that was checked: its columns, and the lines that somebody wanted."""
 
     def __init__(self, pack: Pack) -> None:
-        self.pack = pack
         self.rows: Rows = pack.rows()
+        self.pack = replace(pack, cols=b"")  # they lie in `rows` now
+        self.noted_bytes = 0  # what the cache has counted for it
         self._lines: dict[int, bytes] = {}
+        self._lines_bytes = 0
 
     def lines(self, positions: Sequence[int]) -> list[bytes]:
         """Return the lines at these positions, in their order."""
         known = self._lines
         missing = [at for at in positions if at not in known]
         if missing:
-            known.update(zip(missing, self.pack.lines(missing), strict=True))
+            found = self.pack.lines(missing)
+            known.update(zip(missing, found, strict=True))
+            self._lines_bytes += sum(map(len, found)) + _LINE_BYTES * len(found)
         return [known[at] for at in positions]
 
     def body(self) -> bytes:
@@ -39,9 +43,9 @@ class OpenPack:
 
     @property
     def size_bytes(self) -> int:
-        """About what it takes in memory, with lines that may be asked for later."""
+        """About what it takes in memory, with the lines that were asked for so far."""
         pack = self.pack
-        return int(self.rows.nbytes) + len(pack.frames) + 32 * pack.n + _LINE_BYTES * pack.n // 4
+        return int(self.rows.nbytes) + len(pack.ids) + len(pack.frames) + self._lines_bytes
 
 
 class PackCache:
@@ -58,30 +62,41 @@ class PackCache:
     ) -> OpenPack | None:
         """Return the pack, read and checked; None: it is not there any more.
 
-        Raises ShardCorrupt. The row is read anew each time: what was rewritten is never stale.
+        Raises ShardCorrupt. Its checksum is read anew each time: what was rewritten is never stale.
         """
-        query = _HOT if isinstance(view, HotView) else _HOME
-        row = connection.execute(query, (ref.key,)).fetchone()
+        place = f"FROM pack WHERE {'seq' if isinstance(view, HotView) else 'id'} = ?"
+        row = connection.execute(f"SELECT crc {place}", (ref.key,)).fetchone()
+        known = None if row is None else self._known(row[0])
+        if known is not None:
+            return known
+        row = connection.execute(f"SELECT {_FIELDS} {place}", (ref.key,)).fetchone()
         if row is None:
             return None
         pack = Pack.from_row(row)
-        with self._lock:
-            known = self._packs.get(pack.crc)
-            if known is not None:
-                self._packs.move_to_end(pack.crc)
-                return known
         pack.verify()
         opened = OpenPack(pack)
         if keep:
             self._keep(opened)
         return opened
 
+    def _known(self, crc: Any) -> OpenPack | None:
+        with self._lock:
+            known = self._packs.get(crc)
+            if known is not None:
+                self._packs.move_to_end(crc)
+                self._count(known)  # lines were kept since
+            return known
+
     def _keep(self, opened: OpenPack) -> None:
         with self._lock:
-            if opened.pack.crc in self._packs:
-                return
-            self._packs[opened.pack.crc] = opened
-            self._bytes += opened.size_bytes
-            while self._bytes > self._bytes_max and len(self._packs) > 1:
-                _, old = self._packs.popitem(last=False)
-                self._bytes -= old.size_bytes
+            if opened.pack.crc not in self._packs:
+                self._packs[opened.pack.crc] = opened
+                self._count(opened)
+
+    def _count(self, opened: OpenPack) -> None:
+        size = opened.size_bytes
+        self._bytes += size - opened.noted_bytes
+        opened.noted_bytes = size
+        while self._bytes > self._bytes_max and len(self._packs) > 1:
+            _, old = self._packs.popitem(last=False)
+            self._bytes -= old.noted_bytes

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from math import inf
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 import trio
@@ -19,13 +19,14 @@ import trio
 from mlc_broker.model.metric import Metrics
 from mlc_broker.runtime.clock import Clock
 from mlc_broker.store.hot import Committed
-from mlc_broker.store.rollups_counter import Counter, Receipts
+from mlc_broker.store.rollups_asked import CellReader, Turns
+from mlc_broker.store.rollups_counter import Counter, Receipts, Source
 from mlc_broker.store.rollups_far import Clerk, ClerkFailed
 from mlc_broker.store.rollups_fold import Hidden
 from mlc_broker.store.rollups_recount import Progress, Recount
 from mlc_broker.store.rollups_words import word_id
 from mlc_broker.store.select import Selection
-from mlc_broker.store.view import FileView, HotView, pieces_of
+from mlc_broker.store.view import FileView, pieces_of
 
 log = structlog.get_logger("rollups")
 InThread = Callable[..., Any]
@@ -36,13 +37,6 @@ FOLD_SECONDS = 0.25
 QUEUE_EVENTS_MAX = 60_000  # beyond it they are folded from their packs later
 EXPIRE_SECONDS = 3600.0
 QUIET_FLUSHES = 60  # of few events, or seconds of none: then the clerk is dismissed
-
-
-class Source(Protocol):
-    """What is counted: the store."""
-
-    def views_after(self, sequence: int) -> list[HotView]:
-        """Return committed packs from a sequence on, in order of arrival."""
 
 
 class Rollups:
@@ -63,7 +57,7 @@ class Rollups:
         in_thread: InThread = trio.to_thread.run_sync,
         clerk_events_per_second: float = inf,
     ) -> None:
-        """`clerk_events_per_second`: from how many on they are counted in a process."""
+        """`clerk_events_per_second`: from how many on a process counts them."""
         self.path = path
         self.watermark = 0  # durable: hot files before it are not needed here
         self.version = 0  # grows with every flush
@@ -87,6 +81,9 @@ class Rollups:
         self._receipts: Receipts = {}
         self._wake = trio.Event()
         self._lock = trio.Lock()
+        self._flushed_at = -FLUSH_SECONDS
+        self._turns = Turns(self.settle)
+        self.read = CellReader(path)
         self._counter: Counter  # closed while there is a clerk
         self._clerk: Clerk | None = None
         self._clerk_rate = clerk_events_per_second
@@ -131,7 +128,8 @@ class Rollups:
                     await self._fold()
                 if trio.current_time() - began >= FLUSH_SECONDS or commits >= FLUSH_COMMITS:
                     break
-            await self.settle()
+            if self._flushed_at < began:  # else somebody asked, and had it flushed
+                await self.settle()
             rate = (self.events - before) / (trio.current_time() - began)
             due = trio.current_time() - expired_at >= EXPIRE_SECONDS
             if due and self._trusts_clock():
@@ -148,6 +146,12 @@ class Rollups:
                 await self._let_count(self._clerk)
             else:
                 await self._settle_here()
+
+    async def caught_up(self) -> None:
+        """Return when all that was committed before this call can be read: for questions."""
+        busy = self._lock.locked() or self._queued or self._behind or self._receipts
+        if busy or self._folded_upto != self.watermark:
+            await self._turns()
 
     def keep_from(self) -> int:
         """Return the lowest sequence that is not counted for good yet."""
@@ -182,6 +186,7 @@ class Rollups:
         try:
             await self.settle()
         finally:
+            self.read.close()
             clerk, self._clerk = self._clerk, None
             if clerk is not None:
                 await clerk.dismiss()
@@ -238,8 +243,6 @@ class Rollups:
         """Committed events that are not folded yet."""
         return self._queued
 
-    # --- thread-side, or holding the lock ---
-
     def _open(self) -> None:
         self._counter = Counter(
             self.path, self._metrics.samplers, categories=self._categories, zone_of=self._zone_of
@@ -291,6 +294,7 @@ class Rollups:
         self.seconds, counter.seconds = self.seconds + counter.seconds, 0.0
 
     def _tell(self) -> None:
+        self._flushed_at = trio.current_time()
         self.version += 1
         self.changed.set()
         self.changed = trio.Event()
@@ -319,8 +323,6 @@ class Rollups:
             await self._flush()
         await self._flush()
 
-    # --- a clerk: holding the lock ---
-
     async def _hire(self) -> None:
         """Have events counted in a process from now on. Takes the lock."""
         try:
@@ -348,18 +350,17 @@ class Rollups:
 
     async def _let_count(self, clerk: Clerk) -> None:
         receipts, self._receipts = self._receipts, {}
-        pieces = pieces_of(self._store.views_after(self.watermark), QUEUE_EVENTS_MAX)
-        if not pieces and not receipts:
-            return
+        views = self._store.views_after(self.watermark)
+        pieces = pieces_of(views, QUEUE_EVENTS_MAX) or ((None,) if receipts else ())
         try:
-            for piece in pieces or (None,):
+            for piece in pieces:
                 counted = await clerk.count(self.watermark, piece, self._hidden(), receipts)
                 receipts = {}
                 self.watermark = self._folded_upto = counted.upto
                 self.events += counted.events
                 self.seconds += counted.seconds
                 self._queued = max(0, self._queued - counted.events)
-            self._tell()
+                self._tell()
         except ClerkFailed as failed:
             self._do_without(failed)
             await self._come_home()

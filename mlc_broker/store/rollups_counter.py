@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -22,9 +22,16 @@ from mlc_broker.store.rollups_fold import Delta, Folder, Hidden
 from mlc_broker.store.rollups_recount import Progress, Recount, compare, recount
 from mlc_broker.store.schema import open_reader
 from mlc_broker.store.select import Selection
-from mlc_broker.store.view import FileView, load_hot
+from mlc_broker.store.view import FileView, HotView, load_hot
 
 Receipts = dict[tuple[int, int, str, str], int]  # organization, minute, outcome, reason: how many
+
+
+class Source(Protocol):
+    """What is counted: the store."""
+
+    def views_after(self, sequence: int) -> list[HotView]:
+        """Return committed packs from a sequence on, in order of arrival."""
 
 
 class Counter:
