@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from functools import partial
 from typing import Any, Protocol, TypeAlias
 
@@ -59,6 +59,9 @@ class Guest(Protocol):
 
     async def receive(self) -> str | bytes:
         """Return the next message; raises Closed, or TooLarge."""
+
+    def listening(self) -> AbstractContextManager[None]:
+        """Receive many messages inside, for less; a stop leaves the block."""
 
     async def send(self, data: str | bytes) -> None:
         """Send a message, within a limit of time."""
@@ -184,9 +187,11 @@ class Conversation:
         if opening.cancelled_caught:
             self._do(self._session.late(), nursery)
         while not self._session.closed:
-            while self._session.full or len(self._outbox) >= self._talk.outbox_messages_max:
-                await self._room.park()
-            await self._take_one(nursery)
+            with self._connection.listening():  # left once, when the daemon stops
+                while not self._session.closed:
+                    while self._session.full or len(self._outbox) >= self._talk.outbox_messages_max:
+                        await self._room.park()
+                    await self._take_one(nursery)
 
     async def _take_one(self, nursery: trio.Nursery) -> None:
         self._do(self._session.receive(await self._connection.receive()), nursery)

@@ -86,6 +86,7 @@ class HttpGuest(TCPServer):
         self._writing = 0  # who waits for room to write: nobody may write before them
         self._whole = trio.CancelScope()
         self._patience = trio.CancelScope()
+        self._hearing = False  # inside `_patience`
         self._parting = False
         self._since = trio.current_time()  # when the head, the body or the pause began
         self.address = sockets.peer_address(self._socket)
@@ -145,16 +146,20 @@ class HttpGuest(TCPServer):
             await self._part()
         elif isinstance(event, Updated):
             self._since = trio.current_time()
-            self._patience.deadline = self._deadline()
+            if self._hearing:
+                self._patience.deadline = self._deadline()
 
     async def _read(self) -> None:
         first, phase = True, "head"
         while True:
             with trio.CancelScope(deadline=self._deadline(first=first)) as self._patience:
+                self._hearing = True
                 try:
                     data = await self._receive()
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
                     return
+                finally:
+                    self._hearing = False
             if self._patience.cancelled_caught:
                 await self._lose_patience()
                 return

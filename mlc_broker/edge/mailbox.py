@@ -11,6 +11,7 @@ from hypercorn.config import Config
 from hypercorn.trio import task_group
 from hypercorn.trio.task_group import TaskGroup
 
+WHOLE = "mlc.whole"  # among the scope's extensions: a call that tells whether the body is here
 Send = Callable[[Any], Awaitable[None]]
 
 
@@ -30,6 +31,10 @@ class Mailbox:
         self._letters.append(letter)
         self._arrived.unpark()
 
+    def whole(self) -> bool:
+        """Tell whether the end of the request lies in here: then nobody waits for its body."""
+        return bool(self._letters) and not self._letters[-1].get("more_body")
+
     async def take(self) -> Any:
         """Return the oldest letter, when there is one."""
         while not self._letters:
@@ -46,6 +51,7 @@ class Tasks(TaskGroup):
         nursery = self._nursery
         assert nursery is not None
         box = Mailbox(config.max_app_queue_size)
+        scope["extensions"][WHOLE] = box.whole
         nursery.start_soon(
             task_group._handle,  # noqa: SLF001 - see guest.PATCH_POINTS
             app,
