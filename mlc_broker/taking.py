@@ -38,9 +38,11 @@ class Taking:
         began = trio.current_time()
 
         def arrived(receipts: list[Receipt]) -> None:
-            self._settle(batch, receipts)
-            self._telemetry.ack_seconds.observe(trio.current_time() - began)
-            told(receipts)
+            try:
+                self._settle(batch, receipts)
+                self._telemetry.ack_seconds.observe(trio.current_time() - began)
+            finally:
+                told(receipts)
 
         if not self.pipeline.board(batch, arrived):
             return False

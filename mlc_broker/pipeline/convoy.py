@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import trio
 
@@ -56,6 +57,7 @@ class Convoy:
                 member.events[at] = common.events[place]
                 member.settle(at, common.receipts[place] or otherwise)
         self.arrived.set()
-        for told in self._told:
-            if told is not None:
-                told()
+        with ExitStack() as everybody:  # where one raises, the others are told all the same
+            for told in reversed(self._told):
+                if told is not None:
+                    everybody.callback(told)

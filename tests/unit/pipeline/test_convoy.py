@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
@@ -169,3 +170,58 @@ async def test_a_store_that_breaks_is_told_to_all_that_travelled() -> None:
     assert sum(isinstance(answer, ZeroDivisionError) for answer in answers) == 1
     assert answers.count([BUSY]) == 2
     assert pipeline.waiting == 0
+
+
+async def test_who_boards_needs_no_task_and_is_told() -> None:
+    store = Counting()
+    pipeline = Pipeline([actor(Ours)], keep=store, quarantine=ListQuarantine())
+    told: list[list[Receipt]] = []
+    assert not pipeline.board(batch(make_event()), told.append), "nobody leads yet"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pipeline.submit, batch(make_event()))
+        await trio.lowlevel.checkpoint()  # now it leads
+        for _ in range(3):
+            assert pipeline.board(batch(make_event()), told.append)
+        large = batch(*(make_event() for _ in range(SMALL_EVENTS_MAX + 1)))
+        assert not pipeline.board(large, told.append)
+        assert pipeline.waiting == 4
+        nursery.start_soon(pipeline.aclose)  # waits for those who are inside
+    assert told == [[STORED]] * 3
+    assert (pipeline.waiting, pipeline.received) == (0, 4)
+    assert sum(pipeline.receipts.values()) == 4
+    assert not pipeline.board(batch(make_event()), told.append), "it is closed"
+
+
+async def test_who_boarded_is_told_though_another_raises_and_the_store_broke() -> None:
+    store = Counting()
+    store.breaks = True
+    pipeline = Pipeline([actor(Ours)], keep=store, quarantine=ListQuarantine())
+    told: list[list[Receipt]] = []
+
+    def raising(receipts: list[Receipt]) -> None:
+        told.append(receipts)
+        raise LookupError
+
+    async def lead() -> None:
+        with pytest.raises(LookupError):
+            await pipeline.submit(batch(make_event()))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lead)
+        await trio.lowlevel.checkpoint()
+        for call in (told.append, raising, told.append):
+            assert pipeline.board(batch(make_event()), call)
+    assert told == [[BUSY]] * 3
+    assert pipeline.waiting == 0
+
+
+async def test_who_would_be_too_many_does_not_board() -> None:
+    pipeline = Pipeline(
+        [actor(Ours)], keep=Counting(), quarantine=ListQuarantine(), waiting_events_max=2
+    )
+    told: list[list[Receipt]] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pipeline.submit, batch(make_event()))
+        await trio.lowlevel.checkpoint()
+        assert pipeline.board(batch(make_event()), told.append)
+        assert not pipeline.board(batch(make_event()), told.append)
