@@ -28,7 +28,7 @@ from mlc_broker.edge.http.quarantine import quarantine_wing
 from mlc_broker.edge.keys import KeyBook, load_pepper
 from mlc_broker.edge.server import ASGIApp, quiet_libraries
 from mlc_broker.extending import Extending
-from mlc_broker.model.batch import Batch, Receipt, tally
+from mlc_broker.model.batch import Batch, Receipt
 from mlc_broker.model.errors import BrokerError
 from mlc_broker.pipeline.chain import Pipeline
 from mlc_broker.pipeline.derive import emit
@@ -41,6 +41,7 @@ from mlc_broker.showing import Fan, Showing
 from mlc_broker.store.ids import Hasher
 from mlc_broker.store.receipts import ReceiptBook
 from mlc_broker.store.store import Store
+from mlc_broker.taking import Taking
 from mlc_broker.telling import Telling, WhatBecameOf
 from mlc_broker.ward import Ward
 
@@ -192,6 +193,7 @@ class Broker:
     def _build(self) -> None:
         """Join pipeline and edge."""
         limits = self.config.limits
+        self.taking = Taking(self.telemetry, self.receipts, self.counting)
         self.tools = Tools(
             clock=self.clock,
             random=self._random,
@@ -205,8 +207,9 @@ class Broker:
             quarantine=self.quarantine,
             answer_seconds_max=limits.answer_seconds_max,
             waiting_events_max=limits.queue_events_max,
-            on_derived=self._count,
+            on_derived=self.taking.count,
         )
+        self.taking.pipeline = self.pipeline
         self.telemetry.registry.register(Removed(lambda: self.pipeline.actors))
         self.extending.answer(lambda: self.pipeline.actors, lambda: self.tools, self.reload)
         self.extending.control.add(self.counting.handlers())
@@ -218,7 +221,8 @@ class Broker:
         self.limiter = wiring.limiter_of(self.config)
         self.conversations = Conversations(
             Talk(
-                submit=self.submit,
+                submit=self.taking.submit,
+                board=self.taking.board,
                 credentials=self.credentials,
                 admission=self.admission,
                 clock=self.clock,
@@ -256,7 +260,7 @@ class Broker:
 
     def _house(self) -> House:
         return House(
-            submit=self.submit,
+            submit=self.taking.submit,
             credentials=self.credentials,
             admission=self.admission,
             clock=self.clock,
@@ -289,23 +293,7 @@ class Broker:
 
     async def submit(self, batch: Batch) -> list[Receipt]:
         """Take a batch from any door to its receipts; count it."""
-        began = trio.current_time()
-        self.telemetry.received(len(batch), door=batch.origin.transport)
-        receipts = await self.pipeline.submit(batch)
-        self._settle(batch, receipts)
-        self.telemetry.ack_seconds.observe(trio.current_time() - began)
-        return receipts
-
-    def _count(self, batch: Batch, receipts: list[Receipt]) -> None:
-        """Count a batch that came through no door."""
-        self.telemetry.received(len(batch), door=batch.origin.transport)
-        self._settle(batch, receipts)
-
-    def _settle(self, batch: Batch, receipts: list[Receipt]) -> None:
-        for (outcome, reason), events in tally(receipts).items():
-            self.telemetry.settled(outcome.value, events, reason=reason)
-        self.receipts.note(batch, receipts)
-        self.counting.settled(batch, receipts)
+        return await self.taking.submit(batch)
 
     def not_ready(self) -> list[str]:
         """Return why events should not be sent now; empty: ready."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -22,7 +22,7 @@ from mlc_broker.edge.house import House
 from mlc_broker.edge.http.app import Wing
 from mlc_broker.edge.http.metrics import routes
 from mlc_broker.edge.routes import wing
-from mlc_broker.model.batch import Batch, Receipt, tally
+from mlc_broker.model.batch import Tally
 from mlc_broker.model.catalog import Catalog
 from mlc_broker.model.errors import ConfigError
 from mlc_broker.model.metric import Metric, Metrics, check_made, load_metrics
@@ -127,12 +127,11 @@ class Counting:
         self._telemetry.commit_events.observe(events)
         self._telemetry.commit_seconds.observe(seconds)
 
-    def settled(self, batch: Batch, receipts: Sequence[Receipt]) -> None:
-        """Count what became of what was sent."""
-        organization = batch.origin.principal.organization_id
-        counts = tally(receipts).items()
+    def settled(self, organization_id: str | None, counts: Tally) -> None:
+        """Count what became of what somebody of an organization sent."""
         self.rollups.note_receipts(
-            organization, [(outcome.value, reason, n) for (outcome, reason), n in counts]
+            organization_id,
+            [(outcome.value, reason, n) for (outcome, reason), n in counts.items()],
         )
 
     def wings(self, house: House) -> list[Wing]:

@@ -134,7 +134,8 @@ def _read_whole(data: bytes, first: bytes, limits: WireLimits) -> Submission | N
         elif first == b"\n":
             events, sent_at, every = _EVENT.decode_lines(data), None, False
         else:
-            body = _BODY.decode(data)
+            alone = _alone(data)
+            body = _Body([alone]) if alone is not None else _BODY.decode(data)
             events, sent_at, every = body.events, body.sent_at, body.receipts == "all"
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
@@ -142,6 +143,17 @@ def _read_whole(data: bytes, first: bytes, limits: WireLimits) -> Submission | N
     kept = codec.within_limits(events, data, limits)
     event_ids: list[str | None] | None = None if kept is events else [e.event_id for e in events]
     return Submission(kept, event_ids, sent_at, every)
+
+
+def _alone(data: bytes) -> Event | None:
+    """Return the one event that the body is; None, and soon, where it is something else.
+
+    An event knows no fields but its own, so no envelope passes for one.
+    """
+    try:
+        return _EVENT.decode(data)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
 
 
 def _is_envelope(fields: Mapping[str, Any]) -> bool:

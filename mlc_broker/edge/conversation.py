@@ -1,6 +1,7 @@
-"""A session over a connection: one task reads, one writes, one an unanswered publish.
+"""A session over a connection: one task reads, one writes.
 
-The writer sends what is ready in one go of its task. A guest who does not read fills the outbox;
+A publish has a task only where it cannot travel with others; its receipts come to the writer. The
+writer sends what is ready in one go of its task. A guest who does not read fills the outbox;
 then nothing more is read from them, and the connection's own send limit ends it.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from functools import partial
 from typing import Any, Protocol, TypeAlias
 
@@ -43,6 +44,8 @@ CHECK_SECONDS = 0.4  # between two looks at the credentials of all open sockets
 FEED_MESSAGES_MAX = 2  # of a feed, waiting to go out: what waits longer waits in the feed, counted
 
 SubmitBatch: TypeAlias = Callable[[Batch], Awaitable[list[Receipt]]]
+BoardBatch: TypeAlias = Callable[[Batch, Callable[[list[Receipt]], None]], bool]
+"""Submit without a task, where that can be done; the call gets the receipts, if True came back."""
 Lines: TypeAlias = tuple[Sequence[bytes], int]  # events as JSON, and how many were missed before
 Value: TypeAlias = tuple[Any, list[dict[str, Any]]]  # as of (a datetime), and the rows
 
@@ -56,6 +59,9 @@ class Guest(Protocol):
 
     async def receive(self) -> str | bytes:
         """Return the next message; raises Closed, or TooLarge."""
+
+    def listening(self) -> AbstractContextManager[None]:
+        """Receive many messages inside, for less; a stop leaves the block."""
 
     async def send(self, data: str | bytes) -> None:
         """Send a message, within a limit of time."""
@@ -80,6 +86,7 @@ class Talk(Struct, frozen=True, kw_only=True):
     """What every conversation needs."""
 
     submit: SubmitBatch
+    board: BoardBatch = lambda _batch, _told: False
     credentials: Authority
     admission: Admission
     clock: Clock
@@ -145,6 +152,7 @@ class Conversation:
             subscriptions_max=talk.subscriptions_max,
         )
         self._outbox: deque[Send | Close] = deque()
+        self._answers: deque[tuple[int, list[Receipt]]] = deque()  # tickets and their receipts
         self._wake = trio.Event()  # for the writer: there is something to send
         self._room = trio.lowlevel.ParkingLot()  # for whoever waits until something was sent
         self._reading = trio.CancelScope()
@@ -179,9 +187,11 @@ class Conversation:
         if opening.cancelled_caught:
             self._do(self._session.late(), nursery)
         while not self._session.closed:
-            while self._session.full or len(self._outbox) >= self._talk.outbox_messages_max:
-                await self._room.park()
-            await self._take_one(nursery)
+            with self._connection.listening():  # left once, when the daemon stops
+                while not self._session.closed:
+                    while self._session.full or len(self._outbox) >= self._talk.outbox_messages_max:
+                        await self._room.park()
+                    await self._take_one(nursery)
 
     async def _take_one(self, nursery: trio.Nursery) -> None:
         self._do(self._session.receive(await self._connection.receive()), nursery)
@@ -198,7 +208,9 @@ class Conversation:
         for action in actions:
             match action:
                 case Submit():
-                    nursery.start_soon(self._submit, action)
+                    told = partial(self._answered, action.ticket)
+                    if not self._talk.board(action.batch, told):
+                        nursery.start_soon(self._submit, action)
                 case Subscribe() | Watch():
                     scope = self._feeds[action.id] = trio.CancelScope()
                     nursery.start_soon(self._feed, action, scope)
@@ -214,24 +226,40 @@ class Conversation:
             receipts = await self._talk.submit(action.batch)
         except ClientError as error:
             self._send(self._session.failed(action.ticket, error))
+            self._room.unpark_all()
         else:
-            self._send(self._session.answered(action.ticket, receipts))
-        self._room.unpark_all()
+            self._answered(action.ticket, receipts)
+
+    def _answered(self, ticket: int, receipts: list[Receipt]) -> None:
+        self._answers.append((ticket, receipts))
+        self._wake.set()
 
     # ── writing ───────────────────────────────────────────────────────────────────────────────
 
     def _send(self, actions: Sequence[Action]) -> None:
+        self._take_answers()  # they came before
+        self._put_out(actions)
+        self._wake.set()
+
+    def _take_answers(self) -> None:
+        while self._answers:
+            self._put_out(self._session.answered(*self._answers.popleft()))
+
+    def _put_out(self, actions: Sequence[Action]) -> None:
         for action in actions:
             if self._over:
                 return
             if isinstance(action, Send | Close):
                 self._outbox.append(action)
                 self._over = isinstance(action, Close)
-        self._wake.set()
 
     async def _write(self, everything: trio.CancelScope) -> None:
         while True:
-            while self._outbox:
+            while self._outbox or self._answers:
+                self._take_answers()
+                if not self._outbox:  # nothing for a guest who has left, or not their turn yet
+                    self._room.unpark_all()
+                    break
                 action = self._outbox[0]
                 if isinstance(action, Close):
                     await self._connection.close(action.code, action.reason)

@@ -17,6 +17,7 @@ from hypercorn.protocol.events import Body, EndBody, Response
 from hypercorn.protocol.events import Request as RequestEvent
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
 from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
+from hypercorn.trio import task_group
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
@@ -25,9 +26,10 @@ from msgspec import Struct
 
 from mlc_broker.edge import sockets
 from mlc_broker.edge.framing import StrictConnection
+from mlc_broker.edge.mailbox import Tasks
+from mlc_broker.edge.straight import PIECE_BYTES, receive, send_now
 from mlc_broker.model.errors import ConfigError
 
-PIECE_BYTES = 65_536
 CODES = {408: "malformed", 413: "too_large", 431: "too_large", 500: "unavailable"}
 WORDS = {
     408: "The request did not arrive in time.",
@@ -36,12 +38,13 @@ WORDS = {
 }
 FULL = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 # What is overridden below, or called although hypercorn makes no promise about it.
-PATCH_POINTS: tuple[tuple[type, tuple[str, ...]], ...] = (
+PATCH_POINTS: tuple[tuple[Any, tuple[str, ...]], ...] = (
     (TCPServer, ("run", "protocol_send")),
     (H11Protocol, ("handle", "stream_send", "_check_protocol", "_create_stream")),
-    (H11Protocol, ("_handle_events", "_send_error_response", "_close_stream")),
+    (H11Protocol, ("_handle_events", "_send_error_response", "_close_stream", "_send_h11_event")),
     (HTTPStream, ("_send_error_response", "app_send", "handle")),
     (TaskGroup, ("spawn_app", "__aenter__", "__aexit__")),
+    (task_group, ("_handle",)),
 )
 
 
@@ -79,8 +82,11 @@ class HttpGuest(TCPServer):
         self._limits = limits
         self._socket = inner.socket
         self._secure = isinstance(stream, trio.SSLStream)
+        self._plain = stream if isinstance(stream, trio.SocketStream) else None
+        self._writing = 0  # who waits for room to write: nobody may write before them
         self._whole = trio.CancelScope()
         self._patience = trio.CancelScope()
+        self._hearing = False  # inside `_patience`
         self._parting = False
         self._since = trio.current_time()  # when the head, the body or the pause began
         self.address = sockets.peer_address(self._socket)
@@ -96,7 +102,7 @@ class HttpGuest(TCPServer):
         except OSError:  # left before we looked
             return
         with self._whole:
-            async with TaskGroup() as tasks:
+            async with Tasks() as tasks:
                 self.protocol: StrictProtocol = StrictProtocol(  # type: ignore[assignment]
                     self.app,
                     self.config,
@@ -136,19 +142,24 @@ class HttpGuest(TCPServer):
         if isinstance(event, RawData):
             await self._write(event.data)
         elif isinstance(event, Closed):
+            await self._write(self.protocol.unsent())
             await self._part()
         elif isinstance(event, Updated):
             self._since = trio.current_time()
-            self._patience.deadline = self._deadline()
+            if self._hearing:
+                self._patience.deadline = self._deadline()
 
     async def _read(self) -> None:
         first, phase = True, "head"
         while True:
             with trio.CancelScope(deadline=self._deadline(first=first)) as self._patience:
+                self._hearing = True
                 try:
-                    data = bytes(await self.stream.receive_some(PIECE_BYTES))
+                    data = await self._receive()
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
                     return
+                finally:
+                    self._hearing = False
             if self._patience.cancelled_caught:
                 await self._lose_patience()
                 return
@@ -163,6 +174,11 @@ class HttpGuest(TCPServer):
             before, phase = phase, self.protocol.phase()
             if phase != before:
                 self._since = trio.current_time()
+
+    async def _receive(self) -> bytes:
+        if self._plain is not None:
+            return await receive(self._plain, PIECE_BYTES)
+        return bytes(await self.stream.receive_some(PIECE_BYTES))
 
     def _deadline(self, *, first: bool = False) -> float:
         if self._parting:
@@ -184,16 +200,30 @@ class HttpGuest(TCPServer):
         self._whole.cancel()
 
     async def _write(self, data: bytes) -> None:
-        view = memoryview(data)
-        async with self.send_lock:
-            try:
+        """Send it: what the kernel takes at once without waiting, the rest within the limit."""
+        if not data:
+            return
+        sent = 0
+        if self._plain is not None and not self._writing:
+            sent = send_now(self._plain, data)
+        if sent < len(data):
+            await self._write_slowly(memoryview(data)[sent:])
+        else:
+            await trio.lowlevel.checkpoint()  # a long answer to a fast reader is not alone here
+
+    async def _write_slowly(self, view: memoryview) -> None:
+        self._writing += 1
+        try:
+            async with self.send_lock:
                 for start in range(0, len(view), PIECE_BYTES):
                     with trio.fail_after(self._limits.write_seconds_max):
                         await self.stream.send_all(view[start : start + PIECE_BYTES])
-            except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
-                # Nobody reads the answer: its application need not go on.
-                self._whole.cancel()
-                await trio.lowlevel.checkpoint()
+        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+            # Nobody reads the answer: its application need not go on.
+            self._whole.cancel()
+            await trio.lowlevel.checkpoint()
+        finally:
+            self._writing -= 1
 
     async def _part(self) -> None:
         """End our side, and read on for a moment: closing over unread bytes voids our last words."""
@@ -243,6 +273,12 @@ class StrictProtocol(H11Protocol):
             head_bytes_max=limits.head_bytes_max, body_bytes_max=limits.body_bytes_max
         )
         self._over = False
+        self._head = b""  # of an answer whose length is known: goes out with what follows
+
+    def unsent(self) -> bytes:
+        """Return what nothing has followed yet, to be sent now."""
+        head, self._head = self._head, b""
+        return head
 
     def phase(self) -> str:
         """Say where the conversation is: idle, head, body, or answer."""
@@ -254,6 +290,18 @@ class StrictProtocol(H11Protocol):
         """Send what an application says, unless its request was refused meanwhile."""
         if not self._over:
             await super().stream_send(event)
+
+    async def _send_h11_event(self, event: Any) -> None:
+        try:
+            data = self.connection.send(event)
+        except h11.LocalProtocolError:
+            if self.connection.their_state != h11.ERROR:
+                raise
+            return
+        if isinstance(event, h11.Response) and b"content-length" in dict(event.headers):
+            self._head = data or b""
+        else:
+            await self.send(RawData(data=self.unsent() + (data or b"")))
 
     async def give_up(self, status: int) -> None:
         """Answer a request that is half here, if nobody has begun to answer it."""

@@ -9,7 +9,8 @@ from contextlib import suppress
 import trio
 from trio.abc import Stream
 
-PIECE_BYTES = 65_536
+from mlc_broker.edge.straight import PIECE_BYTES, receive, send_now
+
 GOODBYE = b"\x88"  # how a closing frame begins, and no other frame nor an HTTP answer
 GONE = (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError, OSError)
 
@@ -30,6 +31,8 @@ class PatientStream(Stream):
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
         self.inner = stream
+        self._plain = stream if isinstance(stream, trio.SocketStream) else None
+        self._sending = 0  # sends that wait for room: nothing may go out between their pieces
         self._send_seconds_max = send_seconds_max
         self._part_seconds_max = part_seconds_max
         self._on_end = on_end
@@ -57,10 +60,15 @@ class PatientStream(Stream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """Return the next bytes, as they come; empty at the end."""
-        await self._hearing.wait()
+        if not self._hearing.is_set():
+            await self._hearing.wait()
         self._waiting_since = trio.current_time()
+        data: bytes | bytearray
         try:
-            data = await self.inner.receive_some(max_bytes)
+            if self._plain is not None:
+                data = await receive(self._plain, max_bytes)
+            else:
+                data = await self.inner.receive_some(max_bytes)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._end()
             raise
@@ -71,17 +79,31 @@ class PatientStream(Stream):
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send it, piece by piece; BrokenResourceError when one piece does not go out in time."""
-        view = memoryview(data)
-        if view[:1] == GOODBYE:
+        """Send it, piece by piece; BrokenResourceError when one piece does not go out in time.
+
+        What the kernel takes at once goes out without waiting, which is nearly always all of it:
+        then nobody else runs meanwhile. trio-websocket's lock has let them run just before.
+        """
+        if data[:1] == GOODBYE:
             self._goodbye_said = True
-        for start in range(0, len(view), PIECE_BYTES):
-            with trio.move_on_after(self._send_seconds_max) as patience:
-                await self.inner.send_all(view[start : start + PIECE_BYTES])
-            if patience.cancelled_caught:
-                self._end()
-                await trio.aclose_forcefully(self.inner)
-                raise trio.BrokenResourceError("the peer does not read")
+        sent = 0
+        if self._plain is not None and not self._sending:
+            sent = send_now(self._plain, data)
+        if sent < len(data):
+            await self._send_slowly(memoryview(data)[sent:])
+
+    async def _send_slowly(self, view: memoryview) -> None:
+        self._sending += 1
+        try:
+            for start in range(0, len(view), PIECE_BYTES):
+                with trio.move_on_after(self._send_seconds_max) as patience:
+                    await self.inner.send_all(view[start : start + PIECE_BYTES])
+                if patience.cancelled_caught:
+                    self._end()
+                    await trio.aclose_forcefully(self.inner)
+                    raise trio.BrokenResourceError("the peer does not read")
+        finally:
+            self._sending -= 1
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until there may be room to send."""

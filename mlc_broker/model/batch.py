@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
+from typing import TypeAlias
 
 from msgspec import Struct
 
@@ -33,7 +34,11 @@ class Receipt(Struct, frozen=True, omit_defaults=True):
     detail: str = ""
 
 
+Tally: TypeAlias = dict[tuple[Outcome, str], int]
+"""How many receipts there are of each outcome and reason."""
+
 STORED = Receipt(Outcome.STORED)
+_STORED = (Outcome.STORED, "")
 DUPLICATE = Receipt(Outcome.DUPLICATE)
 
 
@@ -113,13 +118,16 @@ class Batch:
         return receipts
 
 
-def tally(receipts: Sequence[Receipt]) -> Counter[tuple[Outcome, str]]:
+def all_stored(receipts: Sequence[Receipt]) -> bool:
+    """Tell whether all of these say `stored`, as nearly always, and nothing else."""
+    return receipts.count(STORED) == len(receipts)
+
+
+def tally(receipts: Sequence[Receipt]) -> Tally:
     """Count receipts by outcome and reason: most are the very same, so each is looked at once."""
+    if all_stored(receipts):
+        return {_STORED: len(receipts)} if receipts else {}
     counts = Counter[tuple[Outcome, str]]()
-    if receipts.count(STORED) == len(receipts):
-        if receipts:
-            counts[Outcome.STORED, ""] = len(receipts)
-        return counts
     one_of = {id(receipt): receipt for receipt in receipts}
     for key, events in Counter(map(id, receipts)).items():
         receipt = one_of[key]

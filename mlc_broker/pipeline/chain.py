@@ -85,6 +85,28 @@ class Pipeline:
             self._somebody_left()
         return self._count(receipts)
 
+    def board(self, batch: Batch, told: Callable[[list[Receipt]], None]) -> bool:
+        """Put a small batch into a convoy that is about to leave; False: `submit` it.
+
+        It needs no task of its own: who leads the convoy calls `told` with the receipts, which
+        must not wait, and not raise.
+        """
+        convoy, events = self._convoy, len(batch)
+        if convoy is None or convoy.events >= EVENTS_MAX or self._closing:
+            return False
+        if self._waiting + events > self._waiting_events_max or not self._may_share(batch):
+            return False
+
+        def arrived() -> None:
+            self._waiting -= events
+            self._somebody_left()
+            told(self._answer(batch))
+
+        self.received += events
+        self._waiting += events
+        convoy.board(batch, arrived)
+        return True
+
     async def swap(self, actors: Sequence[Actor]) -> None:
         """Put new actors in force between batches; the old ones close when they are empty.
 
@@ -187,7 +209,8 @@ class Pipeline:
         return self._count(batch.answer())
 
     def _count(self, receipts: list[Receipt]) -> list[Receipt]:
-        self.receipts.update(tally(receipts))
+        for what, events in tally(receipts).items():
+            self.receipts[what] += events
         return receipts
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import trio
 
@@ -21,11 +22,13 @@ class Convoy:
         self.arrived = trio.Event()
         self.events = 0
         self._members: list[Batch] = []
+        self._told: list[Callable[[], None] | None] = []  # who does not wait for `arrived`
         self._places: list[range] = []  # in the common batch, of each member's pending events
 
-    def board(self, batch: Batch) -> None:
-        """Take a batch along."""
+    def board(self, batch: Batch, told: Callable[[], None] | None = None) -> None:
+        """Take a batch along; `told` is called when it has its receipts."""
         self._members.append(batch)
+        self._told.append(told)
         self.events += len(batch)
 
     def depart(self) -> Batch:
@@ -54,3 +57,7 @@ class Convoy:
                 member.events[at] = common.events[place]
                 member.settle(at, common.receipts[place] or otherwise)
         self.arrived.set()
+        with ExitStack() as everybody:  # where one raises, the others are told all the same
+            for told in reversed(self._told):
+                if told is not None:
+                    everybody.callback(told)

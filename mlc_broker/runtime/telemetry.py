@@ -52,6 +52,8 @@ class Telemetry:
             "commit_events", "Events of one commit", buckets=_BATCH_EVENTS
         )
         self.loop_lag_seconds = self._histogram("loop_lag_seconds", "How late the event loop is")
+        self._of_door: dict[str, Counter] = {}  # `labels` looks them up under a lock
+        self._of_outcome: dict[str, Counter] = {}
         self.totals = dict.fromkeys(("received", *OUTCOMES), 0)
         self._queues = _Queues()
         self.registry.register(self._queues)
@@ -59,12 +61,18 @@ class Telemetry:
     def received(self, events: int, *, door: str) -> None:
         """Count events that came in by `door`: websocket, http, derived."""
         self.totals["received"] += events
-        self._received.labels(door).inc(events)
+        counter = self._of_door.get(door)
+        if counter is None:
+            counter = self._of_door[door] = self._received.labels(door)
+        counter.inc(events)
 
     def settled(self, outcome: str, events: int = 1, *, reason: str = "") -> None:
         """Count receipts. A reason is one of a closed list or a plugin's own word, never data."""
         self.totals[outcome] += events
-        self._settled.labels(outcome).inc(events)
+        counter = self._of_outcome.get(outcome)
+        if counter is None:
+            counter = self._of_outcome[outcome] = self._settled.labels(outcome)
+        counter.inc(events)
         if reason:
             self._reasons.labels(outcome, reason).inc(events)
 

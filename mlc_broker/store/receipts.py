@@ -19,7 +19,7 @@ from msgspec import Struct
 from sqlite_utils import Database, Migrations
 from sqlite_utils.utils import sqlite3
 
-from mlc_broker.model.batch import Batch, Outcome, Receipt
+from mlc_broker.model.batch import Batch, Outcome, Receipt, all_stored
 from mlc_broker.runtime.clock import Clock
 
 KEPT_DAYS = 7
@@ -82,6 +82,8 @@ class ReceiptBook:
 
     def note(self, batch: Batch, receipts: Sequence[Receipt]) -> None:
         """Remember what was answered."""
+        if all_stored(receipts):
+            return
         default = batch.origin.principal.organization_id
         for position, receipt in enumerate(receipts):
             if receipt.outcome in (Outcome.STORED, Outcome.DUPLICATE, Outcome.RETRY):

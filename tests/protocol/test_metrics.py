@@ -20,8 +20,13 @@ STUDENTS = ("stu_1", "stu_2", "stu_3", "stu_9")
 
 
 def noon(days_ago: int = 0) -> datetime:
-    """Noon of a day in Berlin, or two minutes ago where noon has not come."""
+    """Noon of a day in Berlin, or two minutes ago where noon has not come.
+
+    In the first hour of a day, the day before is today: what happened half an hour ago was then.
+    """
     now = datetime.now(BERLIN)
+    if now.hour == 0:
+        now -= timedelta(hours=1)
     at = now.replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(days=days_ago)
     return min(at, now - timedelta(minutes=2)).astimezone(UTC)
 

@@ -12,6 +12,7 @@ from msgspec import Meta, Struct
 
 from mlc_broker.edge import bodies, codec
 from mlc_broker.edge.house import House
+from mlc_broker.edge.mailbox import WHOLE
 from mlc_broker.edge.messages import Counts, Submission
 from mlc_broker.edge.problems import Problem, headers_of, problem, problem_of, unforeseen_problem
 from mlc_broker.edge.routes import Route, Says
@@ -45,7 +46,7 @@ class Ingest:
     ) -> Counts | Problem:
         principal = self._house.credentials.authorization(_text(headers, b"authorization"))
         kind = _text(headers, b"content-type")
-        data = await self._body(headers, receive)
+        data = await self._body(headers, scope, receive)
         submission = bodies.read_body(data, kind, self._house.limits)
         return await self._submit(submission, principal, len(data), scope, "http")
 
@@ -53,7 +54,7 @@ class Ingest:
         self, headers: dict[bytes, bytes], scope: Scope, receive: Receive
     ) -> Counts | Problem:
         kind = _text(headers, b"content-type")
-        data = await self._body(headers, receive)
+        data = await self._body(headers, scope, receive)
         token, submission = bodies.read_beacon(data, kind, self._house.limits)
         principal = self._house.credentials.verify(token)
         return await self._submit(submission, principal, len(data), scope, "beacon")
@@ -83,17 +84,22 @@ class Ingest:
             retry_after_ms=house.retry_after_ms,
         )
 
-    async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+    async def _body(self, headers: dict[bytes, bytes], scope: Scope, receive: Receive) -> bytes:
         bytes_max = self._house.limits.body_bytes_max
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length[:20]) > bytes_max:
             raise TooLarge(
                 f"The body has {length.decode()[:20]} bytes; at most {bytes_max} are taken."
             )
-        with trio.move_on_after(self._house.body_seconds_max):
-            data = await _collect(receive, bytes_max)
-            return bodies.inflate(data, _text(headers, b"content-encoding"), bytes_max)
-        raise _TooSlow("The body did not come in time: send smaller ones.")
+        is_here = (scope.get("extensions") or {}).get(WHOLE)
+        if is_here is not None and is_here():
+            data = await _collect(receive, bytes_max)  # without a clock, which costs something
+        else:
+            with trio.move_on_after(self._house.body_seconds_max) as patience:
+                data = await _collect(receive, bytes_max)
+            if patience.cancelled_caught:
+                raise _TooSlow("The body did not come in time: send smaller ones.")
+        return bodies.inflate(data, _text(headers, b"content-encoding"), bytes_max)
 
     async def _serve(
         self,
