@@ -14,21 +14,17 @@ import pytest
 from tests.daemon import Daemon, wait_until
 from tests.plugin_house import put_plugin
 
-BERLIN = ZoneInfo("Europe/Berlin")
+# The school lies where it is two in the afternoon now: so today has begun, and is not over soon.
+EAST = 14 - datetime.now(UTC).hour
+ZONE = ZoneInfo(f"Etc/GMT{-EAST:+d}")  # these names count to the west
 numbers = count(1)
 STUDENTS = ("stu_1", "stu_2", "stu_3", "stu_9")
 
 
 def noon(days_ago: int = 0) -> datetime:
-    """Noon of a day in Berlin, or two minutes ago where noon has not come.
-
-    In the first hour of a day, the day before is today: what happened half an hour ago was then.
-    """
-    now = datetime.now(BERLIN)
-    if now.hour == 0:
-        now -= timedelta(hours=1)
-    at = now.replace(hour=12, minute=0, second=0, microsecond=0) - timedelta(days=days_ago)
-    return min(at, now - timedelta(minutes=2)).astimezone(UTC)
+    """Noon of a day where the school is: today's has just been."""
+    at = datetime.now(ZONE).replace(hour=12, minute=0, second=0, microsecond=0)
+    return (at - timedelta(days=days_ago)).astimezone(UTC)
 
 
 def event(kind: str, user: str, at: datetime | None = None, **properties: Any) -> dict[str, Any]:
@@ -65,7 +61,7 @@ def school(daemon: Daemon) -> Daemon:
     classes = {"cls_1": ["tch_1"], "cls_2": ["tch_2"]}
     daemon.roster(
         {
-            "organizations": {"org_1": {"seats": 8, "time_zone": "Europe/Berlin"}},
+            "organizations": {"org_1": {"seats": 8, "time_zone": ZONE.key}},
             "users": people,
             "classes": {
                 key: {"organization_id": "org_1", "teacher_ids": teachers}
@@ -268,7 +264,7 @@ def test_reading_figures_of_persons_is_noted(school: Daemon) -> None:
 
 def test_the_period_before_stands_beside(school: Daemon) -> None:
     publish(school, play("stu_1", at=noon(1)), play("stu_1", at=noon(1)), play("stu_1"))
-    today = datetime.now(BERLIN).replace(hour=0, minute=0, second=0, microsecond=0)
+    today = datetime.now(ZONE).replace(hour=0, minute=0, second=0, microsecond=0)
     asked = f"grain=total&compare=previous&from={today.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
     (row,) = rows(school, "plays", asked)
     assert (row["value"], row["previous"]) == (1, 2)
