@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
+import outcome
 import trio
 
+from mlc_broker.model.errors import Unavailable
 from mlc_broker.store.writer import InThread
 
 T = TypeVar("T")
@@ -21,22 +23,23 @@ class Ahead(Generic[T]):
     def __init__(self, items: Iterator[T], in_thread: InThread) -> None:
         self._items = items
         self._in_thread = in_thread
-        self._item: T | None = None
-        self._error: Exception | None = None
+        self._result: outcome.Outcome[T | None] | None = None
         self._made: trio.Event | None = None  # None: nothing is on its way
 
     async def take(self) -> T | None:
         """Return the next item, and begin with the one behind it; None at the end.
 
-        Raises what the iterator raises; after that there is nothing more.
+        Raises what the iterator raises, and after that there is nothing more; Unavailable when
+        the daemon stops.
         """
         if self._made is None:
             self._begin()
         await self._ready()
-        error, item = self._error, self._item
-        self._made = self._error = self._item = None
-        if error is not None:
-            raise error
+        result = self._result
+        self._made = self._result = None
+        if result is None:
+            raise Unavailable("The daemon is stopping: begin the export again later.")
+        item = result.unwrap()
         if item is not None:
             self._begin()
         return item
@@ -45,7 +48,7 @@ class Ahead(Generic[T]):
         """Wait until no thread is at it any more, and let go of what was made."""
         with trio.CancelScope(shield=True):
             await self._ready()
-        self._made = self._error = self._item = None
+        self._made = self._result = None
 
     def _begin(self) -> None:
         # No nursery could stand around it: its caller is a generator, which leaves at each yield.
@@ -54,9 +57,7 @@ class Ahead(Generic[T]):
 
     async def _make(self, made: trio.Event) -> None:
         try:
-            self._item = await self._in_thread(next, self._items, None)
-        except Exception as error:  # noqa: BLE001 (it is raised where the item would be taken)
-            self._error = error
+            self._result = await self._in_thread(outcome.capture, next, self._items, None)
         finally:
             made.set()
 

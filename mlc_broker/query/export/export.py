@@ -203,8 +203,9 @@ class Export:
 
     def _people_of(self, piece: Piece, seen: set[int]) -> list[tuple[str, str]]:
         rows = piece.rows
-        pairs = np.unique(rows["organization"].astype("<u8") << np.uint64(32) | rows["user"])
-        new = [pair for pair in pairs.tolist() if pair not in seen and pair & 0xFFFFFFFF]
+        pairs = rows["organization"].astype("<u8") << np.uint64(32) | rows["user"]
+        # A set of ints: for some hundred rows numpy's own `unique` costs two or three times as much.
+        new = sorted(pair for pair in set(pairs.tolist()) - seen if pair & 0xFFFFFFFF)
         if not new:
             return []
         seen.update(new)
