@@ -232,6 +232,28 @@ async def test_a_guest_that_does_not_read_its_answer_is_cut_off_and_holds_no_sto
         assert not door.troubles
 
 
+async def test_a_large_answer_arrives_whole_at_a_guest_that_reads_by_fits_and_starts() -> None:
+    body = random.Random(1).randbytes(3_000_000)
+
+    async def large(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            raise RuntimeError("no lifespan here")
+        length = [(b"content-length", str(2 * len(body)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": length})
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+        await send({"type": "http.response.body", "body": body})
+
+    async with http_door(large) as door:
+        async with await trio.open_tcp_stream("127.0.0.1", door.port) as stream:
+            await stream.send_all(GET)
+            got = b""
+            while len(got) < 2 * len(body):
+                got += await stream.receive_some(400_000)
+                await trio.sleep(0.002)
+            assert got.endswith(body + body)
+        assert not door.troubles
+
+
 async def test_a_stop_finishes_the_request_in_hand_and_ends_the_idle_ones_at_once() -> None:
     async def slow(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from mlc_broker.model.errors import Malformed, NotFound, StoreError, Unavailable
 from mlc_broker.model.event import Facts
@@ -221,6 +222,24 @@ async def test_a_client_that_vanishes_gives_its_place_back_and_is_noted(tmp_path
         unused = await exports.open(asker(TESS), Filter(), writer_of("jsonl"), "z")
         del unused
         assert exports.running == 0
+
+
+async def test_what_was_read_ahead_and_never_left_is_not_in_the_access_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlc_broker.query.export.export.CHUNK_BYTES", 1)
+    async with house(tmp_path) as queries:
+        for user in ("ada", "ben", "cyd"):  # a commit each, so a pack and a chunk each
+            number = ord(user[0])
+            await outcomes(queries.store, event(number, user_id=user, organization_id="north"))
+        wanted = Filter(organization_id=frozenset({"north"}))
+        export = await Exports(queries).open(asker(ROOT, wanted), wanted, writer_of("jsonl"), "x")
+        assert await anext(export) == b""  # what stands before the first event
+        assert json.loads(await anext(export))["user_id"] == "ada"
+        await trio.testing.wait_all_tasks_blocked()  # Ben's has been read by now
+        await export.aclose()
+        end = (await noted(queries))[0]
+        assert (end.action, end.count, end.subjects) == ("export.end", 1, {"north": ["ada"]})
 
 
 async def test_a_students_export_is_their_own_and_needs_no_entry(tmp_path: Path) -> None:
