@@ -27,12 +27,9 @@ from msgspec import Struct
 from mlc_broker.edge import sockets
 from mlc_broker.edge.framing import StrictConnection
 from mlc_broker.edge.mailbox import Tasks
-from mlc_broker.edge.straight import PIECE_BYTES, receive, send_now
+from mlc_broker.edge.straight import PIECE_BYTES, keep_more_unsent, push, receive, send_now
 from mlc_broker.model.errors import ConfigError
 
-# What waits unsent in the kernel. trio's 16 KiB makes an export ten calls a MiB; a guest that is slow
-# has to take half of it before there is room again, so this is twice a piece and no more.
-UNSENT_BYTES = 2 * PIECE_BYTES
 CODES = {408: "malformed", 413: "too_large", 431: "too_large", 500: "unavailable"}
 WORDS = {
     408: "The request did not arrive in time.",
@@ -84,10 +81,7 @@ class HttpGuest(TCPServer):
         inner = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
         self._limits = limits
         self._socket = inner.socket
-        with suppress(OSError, AttributeError):  # not TCP, or a system that has no such thing
-            self._socket.setsockopt(
-                trio.socket.IPPROTO_TCP, trio.socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES
-            )
+        keep_more_unsent(inner.socket)
         self._secure = isinstance(stream, trio.SSLStream)
         self._plain = stream if isinstance(stream, trio.SocketStream) else None
         self._writing = 0  # who waits for room to write: nobody may write before them
@@ -224,28 +218,13 @@ class HttpGuest(TCPServer):
             async with self.send_lock:
                 while view:
                     with trio.fail_after(self._limits.write_seconds_max):
-                        view = view[await self._push(view) :]
+                        view = view[await push(self.stream, view) :]
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError, OSError):
             # Nobody reads the answer: its application need not go on.
             self._whole.cancel()
             await trio.lowlevel.checkpoint()
         finally:
             self._writing -= 1
-
-    async def _push(self, view: memoryview) -> int:
-        """Send one piece or more, as much as the kernel takes at once; return how many bytes.
-
-        Each call of a socket is a round of the event loop: piece by piece, an export would pay
-        it for every 64 KiB.
-        """
-        least = min(len(view), PIECE_BYTES)
-        if self._secure:
-            await self.stream.send_all(view[:least])
-            return least
-        sent = 0
-        while sent < least:
-            sent += await self._socket.send(view[sent:])
-        return sent
 
     async def _part(self) -> None:
         """End our side, and read on for a moment: closing over unread bytes voids our last words."""
