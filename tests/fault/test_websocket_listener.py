@@ -169,9 +169,9 @@ async def test_a_silent_guest_is_pinged_and_then_let_go() -> None:
 
 
 async def test_a_guest_that_answers_pings_may_stay() -> None:
-    limits = WebSocketLimits(ping_seconds=0.1, silence_seconds_max=0.3, close_seconds_max=0.1)
+    limits = WebSocketLimits(ping_seconds=0.2, silence_seconds_max=1.2, close_seconds_max=0.1)
     async with websocket_door(limits=limits) as door, guest_of(door) as websocket:
-        await trio.sleep(1)
+        await trio.sleep(2)
         await websocket.send_message("still here")
         assert await websocket.get_message() == "still here"
 

@@ -298,8 +298,9 @@ def test_a_scope_follows_the_roster(roster: Roster) -> None:
 
 
 def test_the_birth_date_is_not_kept(roster: Roster, tmp_path: Path) -> None:
+    day = f"{(datetime.now(UTC).month + 5) % 12 + 1:02}-23"  # no day that is written for itself
     roster.put("users", "s1", student(birth_date="2015-05-17"))
-    roster.put("users", "s2", student(birth_date="2001-11-23"))
+    roster.put("users", "s2", student(birth_date=f"2001-{day}"))
     child, adult = roster.user("org_1", "s1"), roster.user("org_1", "s2")
     assert child == User(
         organization_id="org_1",
@@ -311,7 +312,7 @@ def test_the_birth_date_is_not_kept(roster: Roster, tmp_path: Path) -> None:
     roster.close()
     kept = b"".join(file.read_bytes() for file in tmp_path.iterdir())
     assert b"2015-05-17" not in kept
-    assert b"11-23" not in kept
+    assert day.encode() not in kept
 
 
 @QUICK
