@@ -106,7 +106,7 @@ class Measures:
             for rate in (10_000, 40_000):
                 told = generate(
                     door.plan(
-                        100, connections=20, window=4, events_per_second=rate,
+                        100, connections=20, window=4, events_per_second=rate, warm_seconds=4.0,
                         seconds=max(1.0, 2 * self._sizes.seconds),
                     )
                 )  # fmt: skip
