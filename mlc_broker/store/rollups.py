@@ -337,7 +337,7 @@ class Rollups:
                 with trio.CancelScope(shield=True):
                     await self._in_thread(self._counter.close)
                     self._clerk, handed, self._quiet = clerk, True, 0
-                    self._queue = []  # the clerk reads it from the packs
+                    self._queue, self._behind = [], False  # the clerk reads it from the packs
                     log.info("metrics are counted in a second process while many events come")
                     try:
                         self.watermark = await clerk.begin(self.path, self._metrics.samplers)
