@@ -23,6 +23,7 @@ _SLOTS_MAX = 1 << 25
 _GROWTH = 2
 _ORGANIZATIONS_MAX = 10_000  # whose keys are remembered
 _LANES = 8  # of a bucket: one line of a processor's cache
+_SLOT_BYTES = 18  # about, with what is spilled of a full table
 _SPILLED_BYTES = 120  # that one costs in a set
 _PLACE_BITS = np.uint64(32)  # of a word that is sorted: the rest is the bucket
 _PLACE = np.uint64(2**32 - 1)
@@ -172,7 +173,11 @@ class Ids:
     @property
     def full(self) -> bool:
         """Whether the memory limit is reached: then nothing new can be taken."""
-        return self.size_bytes > self._bytes_max
+        size = self.size_bytes
+        room = bool(self._tables) and self._tables[-1].room > 0
+        return size > self._bytes_max or (
+            size > 0 and not room and size + _SLOTS_MIN * _SLOT_BYTES > self._bytes_max
+        )
 
     def known(self, hashes: list[bytes]) -> list[bool]:
         """Return for each hash whether it was added and not forgotten."""
@@ -224,6 +229,9 @@ class Ids:
             # A day's shape repeats: as large as the last one was full, or larger when it overflowed.
             slots = len_power(last.count) if last.room > 0 else last.slots * _GROWTH
         slots = min(max(slots, len_power(wanted), _SLOTS_MIN), _SLOTS_MAX)
+        left = self._bytes_max - self.size_bytes  # what is left is used up by smaller ones
+        while slots > _SLOTS_MIN and slots * _SLOT_BYTES > left:
+            slots //= 2
         self._tables.append(IdTable(slots))
         self._begun_ms = now_ms
         return self._tables[-1]

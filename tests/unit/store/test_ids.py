@@ -75,6 +75,17 @@ def test_the_memory_limit_is_told() -> None:
     assert ids.full
 
 
+def test_the_memory_limit_is_used_up_before_it_is_told() -> None:
+    limit = 40 * 2**20
+    ids = Ids(window_ms=HOUR, bytes_max=limit)
+    chance = np.random.default_rng(3)
+    while not ids.full:
+        ids.add(chance.integers(1, 2**63, (5_000, 2), np.uint64), 0)
+        assert ids.size_bytes <= limit + 2**21
+    assert ids.size_bytes > 0.9 * limit
+    assert len(ids) * 40 > limit  # a table that would be twice as large was not begun
+
+
 def test_a_table_has_a_power_of_two_of_slots() -> None:
     with pytest.raises(ValueError, match="power of two"):
         IdTable(1000)
