@@ -211,6 +211,7 @@ class Generator:
         began, ended = page.parts[self._next]
         self._sent_events += page.events
         line.open.append((since, page.events))
+        line.used_at = since
         if not line.send(memoryview(page.buffer)[began:ended]):
             both = selectors.EVENT_READ | selectors.EVENT_WRITE
             self._selector.modify(line.socket, both, line)
@@ -261,6 +262,7 @@ class Line:
     def __init__(self, plan: Plan) -> None:
         self.open: deque[tuple[float, int]] = deque()
         self.backlog = b""
+        self.used_at = 0.0  # when it got its last message
         self.window = {"http": 1, "nats": plan.window * plan.connections}.get(
             plan.protocol, plan.window
         )
@@ -381,8 +383,9 @@ def _inbox() -> str:
     return f"_INBOX.{os.getpid()}"
 
 
-def _load(line: Line) -> int:
-    return len(line.open) + (1000 if line.backlog else 0)
+def _load(line: Line) -> tuple[int, float]:
+    # Of those with as much to do, the one that was quiet for longest: nobody is quiet for too long.
+    return len(line.open) + (1000 if line.backlog else 0), line.used_at
 
 
 def _main() -> None:
