@@ -106,10 +106,8 @@ def over_fastapi(*scenarios: str) -> Callable[[Results], float | None]:
 
 
 def _growth(results: Results) -> float | None:
-    if len(results.growth) < 2:
-        return None
-    empty = results.growth[0]["ingest: events/s"]
-    return 100 * results.growth[-1]["ingest: events/s"] / empty
+    rates = [rate for point in results.growth if (rate := point.get("ingest: events/s"))]
+    return 100 * rates[-1] / rates[0] if len(rates) > 1 else None
 
 
 def _last(name: str) -> Callable[[Results], float | None]:

@@ -52,13 +52,13 @@ class Growth:
             point["ingest, sealing behind: events/s"] = self._pour()[0].events_per_second
             point["sealing done after: s"] = measures.rest(broker)
         told, cpu_us = self._pour()
-        point |= {
-            "events": float(self._events),
-            "ingest: events/s": told.events_per_second,
-            "ack p99: ms": told.p99_ms,
-            "cpu an event: us": cpu_us,
-            "memory: MiB": broker.memory_bytes() / 1024**2,
-        }
+        point |= {"events": float(self._events), "memory: MiB": broker.memory_bytes() / 1024**2}
+        if told.events:  # else all were refused, for now: that is no rate
+            point |= {
+                "ingest: events/s": told.events_per_second,
+                "ack p99: ms": told.p99_ms,
+                "cpu an event: us": cpu_us,
+            }
         for kind, size in measures.data_bytes(broker).items():
             point[f"disk, {kind}: MB"] = size / 1e6
         began = time.perf_counter()
